@@ -1,0 +1,1 @@
+"""A transparent reverse proxy for AWS Bedrock with virtual keys."""
