@@ -1,0 +1,1 @@
+"""What is known about AWS Bedrock: its operations, frames, usage shapes, prices and faults. Pure: no I/O, no clock."""
