@@ -1,1 +1,1 @@
-"""What is known about AWS Bedrock: its operations, frames, usage shapes, prices and faults. Pure: no I/O, no clock."""
+"""What is known about AWS Bedrock: operations, frames, usage, prices, faults. Pure: no I/O, no clock."""

@@ -2,7 +2,7 @@
 
 One frame is, big-endian,
 
-    total length (4) | headers length (4) | CRC-32 of these 8 bytes (4) | headers | payload | CRC-32 of all (4)
+    total length (4) | headers (4) | CRC-32 of these 8 bytes (4) | headers | payload | CRC-32 of all (4)
 
 and a header is `name length (1) | name | type (1) | value`. Frames are aligned neither to HTTP chunks nor to
 TCP reads, so both readers take bytes as they come:
