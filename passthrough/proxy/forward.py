@@ -1,0 +1,217 @@
+"""Send a signed request upstream and relay its answer, byte for byte.
+
+The answer goes from the upstream connection straight into the client's transport (`wire.relay`); the task of
+the handler only waits for its end. A client that leaves does not end the call when it is to be drained: AWS
+bills the whole answer anyway, and only its last bytes tell how much that is.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+
+from passthrough.errors import ClientGone
+from passthrough.proxy.headers import answer_lines
+from passthrough.proxy.outgoing import Outgoing
+from passthrough.wire.connection import Connection, Head, NoAnswer
+from passthrough.wire.pool import Pool
+from passthrough.wire.relay import Relay
+
+UPLOAD_PIECE_BYTES = 256 * 1024
+
+
+class Meter(Protocol):
+    """Looks at the bytes of an answer as they go by."""
+
+    @property
+    def at_boundary(self) -> bool: ...
+    def feed(self, data: bytes) -> None: ...
+
+
+class Answer:
+    """Follows one answer (the relay's `Observer`): head, bytes, end.
+
+    `begins` is told the head and returns the meter for what follows and the lines to add for the client;
+    `ends` is called when the answer is whole, before its last byte is given to the client. `interrupted` is
+    what an event stream is told when it is cut.
+    """
+
+    def __init__(
+        self,
+        *,
+        begins: Callable[[Head], tuple[Meter, bytes]],
+        ends: Callable[[], None],
+        interrupted: bytes,
+    ) -> None:
+        self._begins = begins
+        self._ends = ends
+        self._interrupted = interrupted
+        self._meter: Meter | None = None
+        self._event_stream = False
+        self.received_bytes = 0
+
+    def head(self, head: Head) -> tuple[bytes, bool]:
+        self._meter, added = self._begins(head)
+        lines, has_length = answer_lines(head.headers)
+        self._event_stream = _is_event_stream(head.headers)
+        return b"HTTP/1.1 %d %b\r\n%b%b" % (head.status, head.reason, b"".join(lines), added), has_length
+
+    def body(self, data: bytes) -> None:
+        self.received_bytes += len(data)
+        if self._meter is not None:
+            self._meter.feed(data)
+
+    def completed(self) -> None:
+        self._ends()
+
+    def last_words(self) -> bytes:
+        """An exception frame, where the client is an event-stream reader and stands between two frames."""
+        if self._event_stream and self._meter is not None and self._meter.at_boundary:
+            return self._interrupted
+        return b""
+
+
+class Relayed(web.StreamResponse):
+    """What aiohttp is given for an answer that is on the client's transport already: there is nothing to do."""
+
+    def __init__(self, *, keep_alive: bool) -> None:
+        super().__init__()
+        self._stays_open = keep_alive
+
+    @property
+    def keep_alive(self) -> bool:
+        return self._stays_open
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:  # noqa: ARG002  # the interface
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002  # the interface
+        return None
+
+
+class Forward:
+    """Step 5. `stall_seconds`: how long a client may take no byte of an answer that waits for it.
+
+    `on_disconnect`: `drain` reads the answer of a client that left to its end, at most `drain_seconds` long
+    and at most `drains` at a time; `cancel`, and whatever is beyond these bounds, drops it.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        stall_seconds: float,
+        on_disconnect: Literal["drain", "cancel"],
+        drain_seconds: float,
+        drains: int,
+    ) -> None:
+        self._pool = pool
+        self._stall_seconds = stall_seconds
+        self._drain_seconds = drain_seconds
+        self._drains_left = drains if on_disconnect == "drain" else 0
+        # stateless, so that one of each serves all answers
+        self._kept = Relayed(keep_alive=True)
+        self._closed = Relayed(keep_alive=False)
+
+    async def __call__(self, outgoing: Outgoing, request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+        """Relay the answer; returns when it has ended.
+
+        Raises `Unavailable` (cannot connect), `UpstreamFailure` (before a byte was given to the client),
+        `ClientGone`. A failure inside an answer is not raised, because nothing can be answered any more: the
+        client's connection was cut, and `UpstreamFailure` is kept in the record by `answer` not ending.
+        """
+        connection = await self._pool.acquire(outgoing.address)
+        stale = connection.exchanges > 0
+        relay = await self._exchange(connection, outgoing, request, answer)
+        if isinstance(relay.error, NoAnswer) and stale and outgoing.body is not None:
+            # it had been closed while it was idle: nothing of an answer was received, so once more is safe
+            connection = await self._pool.acquire(outgoing.address, fresh=True)
+            relay = await self._exchange(connection, outgoing, request, answer)
+        if relay.error is not None and not relay.started:
+            raise relay.error
+        keep = request.keep_alive and not relay.closes and request.content.is_eof()
+        return self._kept if keep else self._closed
+
+    async def _exchange(
+        self, connection: Connection, outgoing: Outgoing, request: web.BaseRequest, answer: Answer
+    ) -> Relay:
+        relay = Relay(
+            connection=connection,
+            downstream=request.protocol,
+            observer=answer,
+            chunking=request.version.minor > 0,
+            bodiless=outgoing.method == "HEAD",
+        )
+        bodiless = outgoing.method == "HEAD"
+        try:
+            if outgoing.body is None:
+                connection.start(relay, outgoing.head, bodiless=bodiless, request_sent=False)
+                await self._upload(connection, request, relay)
+            else:
+                connection.start(relay, outgoing.head + outgoing.body, bodiless=bodiless)
+            await relay.settled(request.writer.drain, self._stall_seconds)
+        except (asyncio.CancelledError, TimeoutError, ConnectionError) as error:
+            await self._without_client(connection, relay, request, error)
+        except BaseException:
+            connection.abandon()
+            raise
+        return relay
+
+    async def _upload(self, connection: Connection, request: web.BaseRequest, relay: Relay) -> None:
+        """Hand the body up as it comes; stop when the upstream has answered already."""
+        while not relay.done:
+            async with asyncio.timeout(self._stall_seconds):
+                data = await request.content.read(UPLOAD_PIECE_BYTES)
+            if not data:
+                connection.request_sent = True
+                return
+            connection.write(data)
+            await connection.writable()
+
+    async def _without_client(
+        self, connection: Connection, relay: Relay, request: web.BaseRequest, error: BaseException
+    ) -> None:
+        """The client has gone, reads no more, or the server is being stopped."""
+        transport = request.transport
+        if isinstance(error, asyncio.CancelledError) and transport is not None and not transport.is_closing():
+            connection.abandon()
+            raise error
+        if transport is not None:
+            transport.abort()
+        if relay.done:
+            raise ClientGone from error
+        if not connection.request_sent or not self._drains_left:
+            connection.abandon()
+            raise ClientGone from error
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
+        await self._drain(connection, relay)
+        raise ClientGone from error
+
+    async def _drain(self, connection: Connection, relay: Relay) -> None:
+        self._drains_left -= 1
+        relay.detach()
+        try:
+            async with asyncio.timeout(self._drain_seconds):
+                await relay.settled(_nothing, self._stall_seconds)
+        except TimeoutError:
+            connection.abandon()
+        except BaseException:
+            connection.abandon()
+            raise
+        finally:
+            self._drains_left += 1
+
+
+async def _nothing() -> None:
+    """Nobody is there who could be slow."""
+
+
+def _is_event_stream(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    return any(
+        name.lower() == b"content-type" and value.startswith(b"application/vnd.amazon.eventstream")
+        for name, value in headers
+    )

@@ -1,0 +1,164 @@
+"""Which header fields go on, in both directions, and which do not: a table with a reason a row.
+
+Fields are bytes as they came; order, casing and duplicates are kept. The verdict on a name is worked out
+once and remembered, so that a call pays one dictionary lookup per field.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
+
+# RFC 9110 §7.6.1: between two neighbours only. `proxy-connection` is not standard but still sent by libcurl.
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+# What `Connection` says of itself, beside the names of other fields.
+_ABOUT_THE_CONNECTION = frozenset({b"keep-alive", b"close"})
+
+# Where a credential of ours can stand: none of them ever goes upstream.
+CREDENTIAL_HEADERS = (
+    b"litellm_user_api_key",
+    b"x-litellm-api-key",
+    b"x-api-key",
+    b"api-key",
+    b"authorization",
+)
+
+_NOT_FORWARDED = (
+    _HOP_BY_HOP
+    | frozenset(CREDENTIAL_HEADERS)
+    | frozenset(
+        {
+            b"host",  # the upstream's own is sent
+            b"content-length",  # computed anew: a chunked body goes up with its length
+            b"expect",  # answered by this server
+            b"cookie",  # a browser's, never Bedrock's; may hold a session of the console
+            b"x-goog-api-key",  # other places in which LiteLLM's users are used to put a key
+            b"ocp-apim-subscription-key",
+            b"date",  # SigV4 prefers it to x-amz-date where both exist
+            b"x-amz-date",  # the client's signature is not ours
+            b"x-amz-security-token",
+            b"x-amz-content-sha256",  # added again when it is the hash of the body
+            b"forwarded",  # who stands before us is nothing to AWS
+            b"x-real-ip",
+            b"via",
+        }
+    )
+)
+_NOT_FORWARDED_PREFIXES = (
+    b"x-forwarded-",
+    b"x-litellm-",  # attribution, consumed here
+    b"x-passthrough-",  # directions to us
+)
+# SigV4 covers what AWS reads; its tracing header is rewritten by load balancers on the way.
+_SIGNED_PREFIXES = (b"x-amz-", b"x-amzn-")
+_UNSIGNED = frozenset({b"x-amzn-trace-id"})
+
+# A name that is not known is remembered until this many are: names come from clients.
+_REMEMBERED_NAMES = 2048
+
+
+class _Verdict(Enum):
+    DROP = 1
+    SEND = 2
+    SIGN = 3
+    NAMES_MORE = 4  # Connection: its value names other fields to drop
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """Request fields for the upstream: as bytes to send, and as text those that are to be signed."""
+
+    lines: list[bytes]
+    signed: list[tuple[str, str]]
+
+
+class RequestHeaders:
+    """Chooses the request fields that go upstream. `key_header`: one more field that may hold a key."""
+
+    def __init__(self, key_header: str | None = None) -> None:
+        extra = frozenset({key_header.lower().encode()}) if key_header else frozenset[bytes]()
+        self._dropped = _NOT_FORWARDED | extra
+        self._verdicts: dict[bytes, _Verdict] = {}
+
+    def choose(self, headers: RawHeaders, key: str) -> Forwarded:
+        """Drop by name, and every field in whose value the presented `key` stands."""
+        secret = key.encode("utf-8", "surrogateescape")
+        verdicts = self._verdicts
+        lines: list[bytes] = []
+        signed: list[tuple[str, str]] = []
+        named = frozenset[bytes]()
+        for name, value in headers:
+            verdict = verdicts.get(name) or self._judge(name)
+            if verdict is _Verdict.NAMES_MORE:
+                named |= _listed(value)
+            elif verdict is not _Verdict.DROP and secret not in value:
+                lines.append(b"%b: %b\r\n" % (name, value))
+                if verdict is _Verdict.SIGN:
+                    signed.append((name.decode("ascii"), value.decode("utf-8", "surrogateescape")))
+        if named - _ABOUT_THE_CONNECTION:
+            lines = [line for line in lines if line.split(b":", 1)[0].lower() not in named]
+            signed = [(name, value) for name, value in signed if name.lower().encode() not in named]
+        return Forwarded(lines, signed)
+
+    def _judge(self, name: bytes) -> _Verdict:
+        lowered = name.lower()
+        if lowered == b"connection":
+            verdict = _Verdict.NAMES_MORE
+        elif lowered in self._dropped or lowered.startswith(_NOT_FORWARDED_PREFIXES):
+            verdict = _Verdict.DROP
+        elif lowered == b"content-type" or (
+            lowered.startswith(_SIGNED_PREFIXES) and lowered not in _UNSIGNED
+        ):
+            verdict = _Verdict.SIGN
+        else:
+            verdict = _Verdict.SEND
+        if len(self._verdicts) < _REMEMBERED_NAMES:
+            self._verdicts[name] = verdict
+        return verdict
+
+
+def answer_lines(headers: RawHeaders) -> tuple[list[bytes], bool]:
+    """The fields of an upstream's answer as lines for the client; whether they tell the body's length.
+
+    `Date` and `Server` are the upstream's or absent.
+    """
+    lines: list[bytes] = []
+    has_length = False
+    named = frozenset[bytes]()
+    for name, value in headers:
+        lowered = name.lower()
+        if lowered == b"connection":
+            named |= _listed(value)
+        if lowered in _HOP_BY_HOP:
+            continue
+        has_length = has_length or lowered == b"content-length"
+        lines.append(b"%b: %b\r\n" % (name, value))
+    if named - _ABOUT_THE_CONNECTION:
+        lines = [line for line in lines if line.split(b":", 1)[0].lower() not in named]
+    return lines, has_length
+
+
+def value_of(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> str | None:
+    """The first value of a field by its lower-case name."""
+    for name, value in headers:
+        if name.lower() == wanted:
+            return value.decode("utf-8", "replace")
+    return None
+
+
+def _listed(value: bytes) -> frozenset[bytes]:
+    return frozenset(name.strip().lower() for name in value.split(b",") if name.strip())

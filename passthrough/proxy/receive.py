@@ -1,0 +1,81 @@
+"""Take in the body of a request: bounded in size and in time, hashed as it arrives.
+
+SigV4 signs the hash of the whole body, so it has to be here before anything can go up, unless the client has
+sent the hash itself: then the body goes up as it comes, and AWS checks the hash.
+"""
+
+import asyncio
+from hashlib import sha256
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web import RequestPayloadError
+
+from passthrough.errors import ClientGone, Refusal, invalid, too_large
+from passthrough.proxy.outgoing import EMPTY_SHA256, Payload
+
+SHA256_HEX_LENGTH = 64
+_HEX_DIGITS = frozenset("0123456789abcdef")
+
+
+class Receive:
+    """`max_bytes` bounds a body; `stall_seconds` how long a client may send nothing of it."""
+
+    def __init__(self, *, max_bytes: int, stall_seconds: float) -> None:
+        self._max_bytes = max_bytes
+        self._stall_seconds = stall_seconds
+
+    async def __call__(self, request: web.BaseRequest, *, whole: bool) -> Payload:
+        """Read the body; `whole`: it has to be seen before it may go up.
+
+        Raises 413 for a body over the limit, 400 for a malformed or truncated one, 408 for one that stalls.
+        """
+        length = request.content_length
+        if length is not None and length > self._max_bytes:
+            raise self._too_large()
+        hashed = _hash_of_client(request)
+        if hashed and length and not whole and not request.content.is_eof():
+            return Payload(None, length, hashed, hash_is_the_clients=True)
+        body = await self._read(request)
+        if hashed:
+            return Payload(body, len(body), hashed, hash_is_the_clients=True)
+        return Payload(body, len(body), sha256(body).hexdigest() if body else EMPTY_SHA256, hash_is_the_clients=False)
+
+    async def _read(self, request: web.BaseRequest) -> bytes:
+        content = request.content
+        try:
+            if content.is_eof():  # small bodies come with their head
+                body = content.read_nowait()
+                if len(body) > self._max_bytes:
+                    raise self._too_large()
+                return body
+            pieces: list[bytes] = []
+            size = 0
+            while True:
+                async with asyncio.timeout(self._stall_seconds):
+                    piece = await content.readany()
+                if not piece:
+                    return b"".join(pieces)
+                size += len(piece)
+                if size > self._max_bytes:
+                    raise self._too_large()
+                pieces.append(piece)
+        except TimeoutError:
+            raise Refusal(
+                408, "RequestTimeoutException", f"No byte of the body arrived for {self._stall_seconds:g} seconds."
+            ) from None
+        except (RequestPayloadError, HttpProcessingError):
+            raise invalid("The body is malformed or shorter than announced: send it as its headers say.") from None
+        except ConnectionError as error:
+            raise ClientGone from error
+
+    def _too_large(self) -> Refusal:
+        return too_large(f"The body is larger than {self._max_bytes} bytes, which is the limit of this proxy.")
+
+
+def _hash_of_client(request: web.BaseRequest) -> str | None:
+    """`x-amz-content-sha256` where it is a hash: JavaScript's SDKs send it, boto3 does not."""
+    value = request.headers.get("x-amz-content-sha256")
+    if value and len(value) == SHA256_HEX_LENGTH and _HEX_DIGITS.issuperset(value):
+        return value
+    return None

@@ -1,0 +1,186 @@
+"""The last step: one log line and one row for every call, however it ended. Nothing else records.
+
+A `Record` is opened before anything is decided and closed once: by the last byte of a whole answer, before
+the client can have it, or else when its `with` block is left.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import msgspec
+from aiohttp import web
+
+from passthrough.bedrock.usage import Usage
+from passthrough.errors import Refusal, Unavailable
+from passthrough.policy.ledger import Entry, Outcome, uuid7
+
+_log = logging.getLogger(__name__)
+
+LONGEST_METADATA = 4096  # bytes of x-litellm-spend-logs-metadata
+CLIENT_CLOSED_REQUEST = 499  # nginx's number for "nobody waits for an answer any more"
+FIRST_CLIENT_ERROR = 400
+FIRST_SERVER_ERROR = 500
+
+_LOGGED = tuple(name for name in Entry.__struct_fields__ if name not in {"started_at", "metadata"})
+
+
+class Ledger(Protocol):
+    """Where rows go. `append` is quick and durable as the journal promises; `Unavailable` when it cannot be."""
+
+    def append(self, entry: Entry) -> None: ...
+
+
+class Lines(Protocol):
+    """Where log lines go."""
+
+    def write(self, moment: float, fields: dict[str, Any]) -> None: ...
+
+
+class Counters(Protocol):
+    """What is counted of a call that has ended."""
+
+    def call_ended(self, entry: Entry) -> None: ...
+
+
+Price = Callable[[Entry, Usage], None]
+
+
+class Record:
+    """The record of one call. `entry` is filled by the handler as it learns things."""
+
+    __slots__ = ("_began", "_closed", "_outcome", "_recorder", "entry", "usage")
+
+    def __init__(self, recorder: "Recorder", entry: Entry, began: float) -> None:
+        self._recorder = recorder
+        self._began = began
+        self._closed = False
+        self._outcome: Outcome | None = None
+        self.entry = entry
+        self.usage: Callable[[], Usage] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def refused(self, refusal: Refusal, *, outcome: Outcome = "refused") -> None:
+        self.entry.status = refusal.status
+        self.entry.error_type = refusal.code
+        self._outcome = outcome
+
+    def client_gone(self) -> None:
+        self._outcome = "client_gone"
+        self.entry.status = self.entry.status or CLIENT_CLOSED_REQUEST
+
+    def cut(self) -> None:
+        self._outcome = "cut"
+
+    def answer_begins(self) -> None:
+        self.entry.ttfb_ms = self._milliseconds()
+
+    def close(self) -> None:
+        """Record the call, the first time this is called."""
+        if self._closed:
+            return
+        self._closed = True
+        entry = self.entry
+        entry.duration_ms = self._milliseconds()
+        entry.outcome = self._outcome or _outcome_of(entry.status)
+        self._recorder.take(entry, self.usage() if self.usage is not None else Usage())
+
+    def _milliseconds(self) -> int:
+        return round((self._recorder.monotonic() - self._began) * 1000)
+
+
+class Recorder:
+    """Opens records, and takes what they hold when they close.
+
+    `clock` gives seconds since 1970, `monotonic` seconds that never step back. `price` fills the cost.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        lines: Lines,
+        counters: Counters,
+        price: Price,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._ledger = ledger
+        self._lines = lines
+        self._counters = counters
+        self._price = price
+        self._clock = clock
+        self.monotonic = monotonic
+
+    def open(self, request: web.BaseRequest) -> Record:
+        now = self._clock()
+        entry = Entry(call_id=uuid7(now), started_at=now, client_ip=request.remote)
+        attribute(entry, request.headers)
+        return Record(self, entry, self.monotonic())
+
+    def take(self, entry: Entry, usage: Usage) -> None:
+        """Write the row and the line. Never raises: the answer is on its way already."""
+        try:
+            entry.measured(usage)
+            self._price(entry, usage)
+        except Exception:  # noqa: BLE001  # whatever fails in metering, the row is not lost for it
+            _log.exception("a call could not be priced", extra={"call_id": entry.call_id})
+        try:
+            self._ledger.append(entry)
+        except Unavailable as error:
+            _log.error("a call could not be recorded", extra={"call_id": entry.call_id, "cause": error.cause})
+        self._counters.call_ended(entry)
+        fields = {name: value for name in _LOGGED if (value := getattr(entry, name)) not in (None, ())}
+        self._lines.write(entry.started_at + entry.duration_ms / 1000, fields)
+
+
+def attribute(entry: Entry, headers: Mapping[str, str]) -> None:
+    """Fill in on whose behalf the call is made: headers as LiteLLM, Claude Code and the AWS SDKs name them."""
+    get = headers.get
+    entry.user_agent = get("User-Agent")
+    entry.end_user = get("x-litellm-customer-id") or get("x-litellm-end-user-id")
+    entry.session_id = get("x-claude-code-session-id")
+    entry.client_invocation_id = get("amz-sdk-invocation-id")
+    entry.attempt = _attempt(get("amz-sdk-request"))
+    tags = get("x-litellm-tags")
+    if tags:
+        entry.tags = tuple(tag.strip() for tag in tags.split(",") if tag.strip())
+    entry.metadata = _metadata(get("x-litellm-spend-logs-metadata"), get("x-claude-code-agent-id"))
+
+
+def _metadata(given: str | None, agent: str | None) -> str | None:
+    """The JSON object of the header, and the agent: as JSON text. What is no JSON object is left out.
+
+    Attribution is a courtesy: a call does not fail for it.
+    """
+    fields: dict[str, Any] = {}
+    if given and len(given) <= LONGEST_METADATA:
+        try:
+            fields = msgspec.json.decode(given.encode("utf-8", "replace"), type=dict[str, Any])
+        except msgspec.DecodeError:
+            fields = {}
+    if agent:
+        fields["agent_id"] = agent
+    return msgspec.json.encode(fields).decode() if fields else None
+
+
+def _attempt(value: str | None) -> int | None:
+    """The number in `amz-sdk-request: attempt=2; max=3`."""
+    if not value or not value.startswith("attempt="):
+        return None
+    number = value[8:].split(";", 1)[0].strip()
+    return int(number) if number.isdecimal() and len(number) < 6 else None  # noqa: PLR2004  # fits any column
+
+
+def _outcome_of(status: int) -> Outcome:
+    if status >= FIRST_SERVER_ERROR:
+        return "upstream_error"
+    return "client_error" if status >= FIRST_CLIENT_ERROR else "ok"
