@@ -35,7 +35,7 @@ class Answer:
 
     `begins` is told the head and returns the meter for what follows and the lines to add for the client;
     `ends` is called when the answer is whole, before its last byte is given to the client. `interrupted` is
-    what an event stream is told when it is cut.
+    what an event stream is told when it is cut, `keeps_open` whether the client's connection may go on.
     """
 
     def __init__(
@@ -44,10 +44,12 @@ class Answer:
         begins: Callable[[Head], tuple[Meter, bytes]],
         ends: Callable[[], None],
         interrupted: bytes,
+        keeps_open: bool,
     ) -> None:
         self._begins = begins
         self._ends = ends
         self._interrupted = interrupted
+        self.keeps_open = keeps_open
         self._meter: Meter | None = None
         self._event_stream = False
         self.received_bytes = 0
@@ -131,8 +133,7 @@ class Forward:
             relay = await self._exchange(connection, outgoing, request, answer)
         if relay.error is not None and not relay.started:
             raise relay.error
-        keep = request.keep_alive and not relay.closes and request.content.is_eof()
-        return self._kept if keep else self._closed
+        return self._kept if answer.keeps_open and not relay.closes and request.content.is_eof() else self._closed
 
     async def _exchange(
         self, connection: Connection, outgoing: Outgoing, request: web.BaseRequest, answer: Answer

@@ -14,10 +14,12 @@ from aiohttp import web
 
 from passthrough.bedrock.usage import Usage
 from passthrough.errors import Refusal, Unavailable
+from passthrough.policy.keys import VirtualKey
 from passthrough.policy.ledger import Entry, Outcome, uuid7
 
 _log = logging.getLogger(__name__)
 
+REQUEST_METADATA = b'"requestMetadata"'
 LONGEST_METADATA = 4096  # bytes of x-litellm-spend-logs-metadata
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for "nobody waits for an answer any more"
 FIRST_CLIENT_ERROR = 400
@@ -44,21 +46,28 @@ class Counters(Protocol):
     def call_ended(self, entry: Entry) -> None: ...
 
 
+class _Attributed(msgspec.Struct):
+    """The one member of a Converse request that is about whom it is for (at most 16 short entries)."""
+
+    requestMetadata: dict[str, str] | None = None  # noqa: N815  # AWS's name
+
+
 Price = Callable[[Entry, Usage], None]
 
 
 class Record:
     """The record of one call. `entry` is filled by the handler as it learns things."""
 
-    __slots__ = ("_began", "_closed", "_outcome", "_recorder", "entry", "usage")
+    __slots__ = ("_began", "_outcome", "_recorder", "closed", "entry", "received", "usage")
 
     def __init__(self, recorder: "Recorder", entry: Entry, began: float) -> None:
         self._recorder = recorder
         self._began = began
-        self._closed = False
+        self.closed = False
         self._outcome: Outcome | None = None
         self.entry = entry
         self.usage: Callable[[], Usage] | None = None
+        self.received: Callable[[], int] | None = None  # bytes of the answer's body so far
 
     def __enter__(self) -> Self:
         return self
@@ -67,6 +76,18 @@ class Record:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def belongs_to(self, key: VirtualKey) -> None:
+        entry = self.entry
+        entry.key_id, entry.key_alias = key.key_id, key.key_alias
+        entry.user_id, entry.team_id = key.user_id, key.team_id
+        if key.tags:
+            entry.tags = (*key.tags, *(tag for tag in entry.tags if tag not in key.tags))
+
+    def request_body(self, body: bytes) -> None:
+        """Read the attribution that Converse carries in its body; nothing else of it is looked at."""
+        if self.entry.metadata is None and REQUEST_METADATA in body:
+            self.entry.metadata = _request_metadata(body)
 
     def refused(self, refusal: Refusal, *, outcome: Outcome = "refused") -> None:
         self.entry.status = refusal.status
@@ -85,11 +106,13 @@ class Record:
 
     def close(self) -> None:
         """Record the call, the first time this is called."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         entry = self.entry
         entry.duration_ms = self._milliseconds()
+        if self.received is not None:
+            entry.response_bytes = self.received()
         entry.outcome = self._outcome or _outcome_of(entry.status)
         self._recorder.take(entry, self.usage() if self.usage is not None else Usage())
 
@@ -153,7 +176,9 @@ def attribute(entry: Entry, headers: Mapping[str, str]) -> None:
     tags = get("x-litellm-tags")
     if tags:
         entry.tags = tuple(tag.strip() for tag in tags.split(",") if tag.strip())
-    entry.metadata = _metadata(get("x-litellm-spend-logs-metadata"), get("x-claude-code-agent-id"))
+    entry.metadata = _metadata(
+        get("x-litellm-spend-logs-metadata") or get("X-Amzn-Bedrock-Request-Metadata"), get("x-claude-code-agent-id")
+    )
 
 
 def _metadata(given: str | None, agent: str | None) -> str | None:
@@ -170,6 +195,14 @@ def _metadata(given: str | None, agent: str | None) -> str | None:
     if agent:
         fields["agent_id"] = agent
     return msgspec.json.encode(fields).decode() if fields else None
+
+
+def _request_metadata(body: bytes) -> str | None:
+    try:
+        found = msgspec.json.decode(body, type=_Attributed).requestMetadata
+    except msgspec.DecodeError:
+        return None
+    return msgspec.json.encode(found).decode() if found else None
 
 
 def _attempt(value: str | None) -> int | None:

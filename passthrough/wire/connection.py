@@ -104,9 +104,7 @@ class Connection(asyncio.Protocol):
     def awaiting_head(self) -> bool:
         return not self._head_done
 
-    def start(
-        self, receiver: Receiver, data: bytes, *, bodiless: bool = False, request_sent: bool = True
-    ) -> None:
+    def start(self, receiver: Receiver, data: bytes, *, bodiless: bool = False, request_sent: bool = True) -> None:
         """Send a request (head, and body unless it follows by `write`); the answer goes to `receiver`.
 
         `bodiless`: the answer has no body whatever its head says (HEAD).

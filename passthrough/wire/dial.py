@@ -35,9 +35,7 @@ class OutboundProxy:
     def serves(self, address: Address) -> bool:
         if not address.tls:
             return False
-        return not any(
-            suffix in {"*", address.host} or address.host.endswith("." + suffix) for suffix in self.bypass
-        )
+        return not any(suffix in {"*", address.host} or address.host.endswith("." + suffix) for suffix in self.bypass)
 
 
 def outbound_proxy(url: str | None, no_proxy: str = "") -> OutboundProxy | None:

@@ -139,8 +139,6 @@ class Pool:
                 if not connection.reading_paused and now - connection.last_activity > limits.answer_seconds
             ]
             for connection in silent:
-                connection.fail(
-                    SilentUpstream(f"the upstream was silent for {limits.answer_seconds:g} seconds")
-                )
+                connection.fail(SilentUpstream(f"the upstream was silent for {limits.answer_seconds:g} seconds"))
         pace = min(1.0, limits.answer_seconds / 4, limits.idle_seconds / 4)
         self._timer = loop.call_later(pace, self._look_over)

@@ -81,9 +81,7 @@ class Relay:
         if not (has_length or self._bodiless or head.status in BODILESS_STATUSES):
             self._chunked = self._chunking
             self._delimited = self._chunking
-            framing = (
-                b"Transfer-Encoding: chunked\r\n\r\n" if self._chunking else b"Connection: close\r\n\r\n"
-            )
+            framing = b"Transfer-Encoding: chunked\r\n\r\n" if self._chunking else b"Connection: close\r\n\r\n"
             self.closes = not self._chunking
         self._head = lines + framing
 

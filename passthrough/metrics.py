@@ -1,0 +1,74 @@
+"""What is counted, in Prometheus's terms. Names follow OpenTelemetry's GenAI conventions where there is one.
+
+No label holds a key, a user or a session: labels are few and known in number.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from passthrough.policy.ledger import Entry
+
+# OpenTelemetry's buckets for gen_ai.server.request.duration, in seconds
+_DURATIONS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics:
+    """The metrics of one process, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._calls = Counter(
+            "passthrough_calls",
+            "Calls that ended, by how.",
+            ("service", "operation", "status", "outcome"),
+            registry=self.registry,
+        )
+        self._durations = Histogram(
+            "gen_ai_server_request_duration_seconds",
+            "From the request's head to the answer's last byte.",
+            ("operation",),
+            buckets=_DURATIONS,
+            registry=self.registry,
+        )
+        self._tokens = Counter(
+            "gen_ai_client_token_usage", "Tokens metered.", ("gen_ai_token_type",), registry=self.registry
+        )
+        self._unpriced = Counter(
+            "passthrough_unpriced_calls", "Calls of a model without a known price.", registry=self.registry
+        )
+        self.open_calls = Gauge("passthrough_open_calls", "Calls being served now.", registry=self.registry)
+        # children by label values: a lookup here is cheaper than prometheus_client's own
+        self._counters: dict[tuple[str, str, int, str], Counter] = {}
+        self._histograms: dict[str, Histogram] = {}
+        self._token_counters = {
+            kind: self._tokens.labels(kind) for kind in ("input", "output", "cache_read", "cache_write")
+        }
+
+    def call_ended(self, entry: Entry) -> None:
+        operation = entry.operation or ""
+        key = (entry.service or "", operation, entry.status, entry.outcome)
+        counter = self._counters.get(key)
+        if counter is None:
+            counter = self._counters[key] = self._calls.labels(key[0], key[1], str(key[2]), key[3])
+        counter.inc()
+        histogram = self._histograms.get(operation)
+        if histogram is None:
+            histogram = self._histograms[operation] = self._durations.labels(operation)
+        histogram.observe(entry.duration_ms / 1000)
+        self._count_tokens(entry)
+
+    def _count_tokens(self, entry: Entry) -> None:
+        counters = self._token_counters
+        if entry.input_tokens:
+            counters["input"].inc(entry.input_tokens)
+        if entry.output_tokens:
+            counters["output"].inc(entry.output_tokens)
+        if entry.cache_read_tokens:
+            counters["cache_read"].inc(entry.cache_read_tokens)
+        if entry.cache_write_tokens:
+            counters["cache_write"].inc(entry.cache_write_tokens)
+        if entry.price_status == "unknown_model":
+            self._unpriced.inc()
+
+    def exposition(self) -> bytes:
+        return generate_latest(self.registry)

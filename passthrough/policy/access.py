@@ -1,0 +1,190 @@
+"""Whether a key may make a call: its lists of models, operations and regions against what the call names.
+
+Lists bind one by one: the key's own, its user's, its team's; an empty one binds nothing. Where the model is
+in the path it is judged unquoted once, geography and ARN resolved. Where it is in the body, the body is read
+here as strictly as the strictest reader could: what another parser might read differently is refused. Where
+AWS chooses the model, what it chooses by (agent, flow, knowledge base, prompt) has to be listed. What no list
+can say anything about is not for keys with a list.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, Final, NoReturn
+
+from passthrough.bedrock.models import ModelRef, geography, model_ref
+from passthrough.bedrock.operations import BodyPath, Call, ModelPlace
+from passthrough.errors import Refusal, forbidden, invalid
+from passthrough.policy.keys import VirtualKey
+
+# LiteLLM's names for groups of routes; all of ours that a key can reach are calls of a model's service.
+_EVERY_ROUTE: Final = frozenset({"llm_api_routes", "*"})
+_KEPT: Final = 4096  # patterns compiled and kept
+
+
+def check_operation(key: VirtualKey, call: Call) -> None:
+    """Refuse an operation that is not in `allowed_routes`: operation, service, or pattern of a path."""
+    if key.allowed_routes and not any(_names_route(route, call) for route in key.allowed_routes):
+        raise forbidden(
+            f"The virtual key may not use {call.operation.name or call.path}: "
+            "ask your administrator to add it to allowed_routes."
+        )
+
+
+def check_region(key: VirtualKey, region: str) -> None:
+    if key.allowed_regions and not any(matches(pattern, region) for pattern in key.allowed_regions):
+        raise forbidden(
+            f"The virtual key may not use the region {region}: ask your administrator to add it to allowed_regions."
+        )
+
+
+def is_restricted(key: VirtualKey) -> bool:
+    return any(key.model_lists) or bool(key.models)
+
+
+def needs_body(key: VirtualKey, call: Call) -> bool:
+    """Whether the body has to be seen before the call may go up."""
+    operation = call.operation
+    return is_restricted(key) and bool(
+        operation.model_place is ModelPlace.BODY or operation.body_models or operation.body_resources
+    )
+
+
+def check_model(key: VirtualKey, call: Call) -> None:
+    """Refuse what the path alone tells: a model or resource that is not listed, an operation nobody knows."""
+    if not is_restricted(key):
+        return
+    match call.operation.model_place:
+        case ModelPlace.PATH:
+            if call.model is None:
+                _refuse_unknown()
+            _require(key, call.model)
+        case ModelPlace.AWS:
+            if call.resource is None:
+                _refuse_unknown()
+            _require(key, call.resource)
+        case ModelPlace.UNKNOWN:
+            _refuse_unknown()
+        case ModelPlace.BODY | ModelPlace.NONE:
+            return
+
+
+def check_body(key: VirtualKey, call: Call, body: bytes) -> None:
+    """Refuse a body that names a model or resource that is not listed, or that is not to be trusted."""
+    if not needs_body(key, call):
+        return
+    operation = call.operation
+    document = _read(body) if body else {}
+    named = [value for path in operation.body_models for value in _found(document, path)]
+    resources = [value for path in operation.body_resources for value in _found(document, path)]
+    for value in (*named, *resources):
+        _require(key, value)
+    if operation.model_place is ModelPlace.BODY and not named and not resources:
+        raise forbidden(
+            "The virtual key is limited to certain models and the body names none: name the model in the body."
+        )
+
+
+def allows(patterns: Sequence[str], model: str) -> bool:
+    """Whether one list allows a model or resource; an empty list allows all."""
+    return not patterns or any(covers(pattern, model) for pattern in patterns)
+
+
+def covers(pattern: str, model: str) -> bool:
+    """Whether a pattern covers a model id: as given, or as the model or profile that the id stands for."""
+    reference = model_ref(model)
+    return any(matches(pattern, name) for name in _names(model, reference))
+
+
+def matches(pattern: str, text: str) -> bool:
+    """`*` stands for any characters; everything else for itself."""
+    return pattern == text or ("*" in pattern and _compiled(pattern).fullmatch(text) is not None)
+
+
+def _names(model: str, reference: ModelRef) -> Iterator[str]:
+    yield model
+    if reference.resolved:
+        yield reference.base
+        place = geography(model)
+        if place is not None:
+            yield f"{place}.{reference.base}"
+
+
+@lru_cache(maxsize=_KEPT)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(".*".join(re.escape(part) for part in re.split(r"\*+", pattern)), re.DOTALL)
+
+
+def _require(key: VirtualKey, model: str) -> None:
+    lists = key.model_lists or (key.models,)
+    if not all(allows(patterns, model) for patterns in lists):
+        raise forbidden(
+            f"The virtual key may not use {model}: use a model that is listed for it, or ask your administrator."
+        )
+
+
+def _refuse_unknown() -> NoReturn:
+    raise forbidden(
+        "The virtual key is limited to certain models and this operation is not known to tell its model: "
+        "use another operation, or a key without a model list."
+    )
+
+
+def _names_route(route: str, call: Call) -> bool:
+    operation = call.operation
+    if route in _EVERY_ROUTE or route in {operation.name, operation.service}:
+        return True
+    # "/bedrock/model/*" as LiteLLM's users write it, or "/model/*"
+    return route.startswith("/") and (matches(route, call.path) or matches(route, "/bedrock" + call.path))
+
+
+def _read(body: bytes) -> Any:  # any JSON document
+    """Decode JSON that every reader reads alike: UTF-8 without BOM, no key twice, nothing after the end."""
+    try:
+        return json.loads(
+            body.decode("utf-8"), object_pairs_hook=_object_without_twins, parse_constant=_refuse_constant
+        )
+    except Refusal:
+        raise
+    except (ValueError, RecursionError):
+        raise invalid(
+            "The body is not plain JSON in UTF-8, so the model it asks for cannot be checked: send plain JSON."
+        ) from None
+
+
+def _object_without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # case folded, because nobody promises that AWS's parser tells `modelArn` from `ModelArn`
+    if len({name.casefold() for name, _ in pairs}) != len(pairs):
+        raise invalid("The body names a member twice, so readers may differ about it: name it once.")
+    return dict(pairs)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise invalid(f"The body holds {name}, which is not JSON: send plain JSON.")
+
+
+def _found(value: Any, path: BodyPath) -> Iterator[str]:  # any JSON value
+    """The strings at a path of a document; anything else at its end is refused."""
+    if not path:
+        if not isinstance(value, str):
+            raise invalid("The body names a model by something other than a string: name it by its id or ARN.")
+        yield value
+        return
+    for item in _below(value, path[0]):
+        if item is not None:
+            yield from _found(item, path[1:])
+
+
+def _below(value: Any, step: str) -> Iterable[Any]:  # any JSON value
+    """What one step of a path leads to."""
+    if step == "[]" and isinstance(value, list):
+        return value
+    if not isinstance(value, dict) or step == "[]":
+        raise invalid("The body is not shaped as the operation's input is: send what AWS documents.")
+    if step == "{}":
+        return value.values()
+    for name in value:
+        if name != step and name.casefold() == step.casefold():
+            raise invalid(f"The body has {name} where {step} belongs: write it as AWS does.")
+    return (value[step],) if step in value else ()

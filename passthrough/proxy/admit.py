@@ -1,0 +1,67 @@
+"""Whether the call may be made, and where it goes: the key's own state, its lists, the region."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from passthrough.bedrock.endpoints import is_region
+from passthrough.bedrock.operations import Call
+from passthrough.errors import invalid
+from passthrough.policy import access
+from passthrough.policy.keys import VirtualKey, admit_key
+
+REGION_HEADER = "x-passthrough-region"
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A call that may be made, in `region`; `check` judges its body, if `needs_body`."""
+
+    key: VirtualKey
+    call: Call
+    region: str
+    needs_body: bool
+
+    def check(self, body: bytes) -> None:
+        access.check_body(self.key, self.call, body)
+
+
+class Admit:
+    """Step 3. `clock` gives seconds since 1970."""
+
+    def __init__(self, *, default_region: str, clock: Callable[[], float]) -> None:
+        self._default_region = default_region
+        self._clock = clock
+
+    def __call__(
+        self,
+        key: VirtualKey,
+        call: Call,
+        *,
+        scope_region: str | None,
+        headers: Mapping[str, str],
+        end_user: str | None,
+    ) -> Admission:
+        """Raises the `Refusal` that applies first: the key's state, then what it may do."""
+        admit_key(key, self._clock())
+        access.check_operation(key, call)
+        access.check_model(key, call)
+        region = self._region(key, call, scope_region, headers)
+        access.check_region(key, region)
+        if key.needs_end_user and not end_user:
+            raise invalid("The virtual key asks for the end user: send x-litellm-customer-id.", param="user")
+        return Admission(key, call, region, access.needs_body(key, call))
+
+    def _region(self, key: VirtualKey, call: Call, scope_region: str | None, headers: Mapping[str, str]) -> str:
+        """The first that is told: by an ARN of the path, the key, the client's signature, its header."""
+        if call.region_hint:
+            return call.region_hint
+        if key.region:
+            return key.region
+        if scope_region and is_region(scope_region):
+            return scope_region
+        asked = headers.get(REGION_HEADER)
+        if asked:
+            if not is_region(asked):
+                raise invalid(f"{REGION_HEADER} names no region of AWS: send one such as eu-west-1.")
+            return asked
+        return self._default_region

@@ -1,0 +1,154 @@
+"""The steps of a call in their order, and nothing else; the one module that knows them all.
+
+A `Record` is open around everything: whatever happens in between, there is one row and one line. The types
+keep the order: what was not authenticated cannot be admitted, what was not admitted cannot be signed.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from aiohttp import HttpVersion11, web
+
+from passthrough.bedrock.eventstream import exception_frame
+from passthrough.errors import ClientGone, Refusal, Unavailable, UpstreamFailure
+from passthrough.proxy.admit import Admission, Admit
+from passthrough.proxy.authenticate import Authenticate
+from passthrough.proxy.forward import Answer, Forward, Relayed
+from passthrough.proxy.headers import RequestHeaders, value_of
+from passthrough.proxy.meter import Meter, meter
+from passthrough.proxy.outgoing import Compose, Outgoing
+from passthrough.proxy.receive import Receive
+from passthrough.proxy.record import Record, Recorder
+from passthrough.proxy.refuse import refuse
+from passthrough.proxy.route import route
+from passthrough.wire.connection import Head, SilentUpstream
+
+_log = logging.getLogger(__name__)
+
+FIRST_ERROR = 400
+INTERRUPTED = exception_frame("internalServerException", "The upstream ended the answer before it was complete.")
+
+
+@dataclass(eq=False)
+class Handler:
+    """Serves every pass-through call; registered as it is on the catch-all route.
+
+    `accepting` raises `Unavailable` while no call may begin (the ledger cannot take its row). `draining` is
+    set once the server stops: answers then close their connections. `calls` are the tasks of open calls.
+    """
+
+    record: Recorder
+    authenticate: Authenticate
+    admit: Admit
+    receive: Receive
+    headers: RequestHeaders
+    compose: Compose
+    forward: Forward
+    accepting: Callable[[], None]
+    draining: bool = False
+    calls: set["asyncio.Task[object]"] = field(default_factory=set)
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a coroutine runs in a task
+        self.calls.add(task)
+        try:
+            with self.record.open(request) as record:  # 7, opened first and closed last
+                return await self._answered(request, record)
+        finally:
+            self.calls.discard(task)
+
+    async def _answered(self, request: web.BaseRequest, record: Record) -> web.StreamResponse:
+        """Serve the call; turn every way of failing into its answer."""
+        try:
+            return await self._serve(request, record)
+        except Refusal as refusal:
+            if isinstance(refusal, Unavailable):
+                _log.warning("unavailable", extra={"cause": refusal.cause, "call_id": record.entry.call_id})
+            record.refused(refusal)
+            return refuse(refusal, record.entry.call_id)
+        except UpstreamFailure as failure:
+            _log.warning("upstream failed", extra={"cause": str(failure), "call_id": record.entry.call_id})
+            theirs = _as_refusal(failure)
+            record.refused(theirs, outcome="upstream_error")
+            return refuse(theirs, record.entry.call_id)
+        except ClientGone:
+            record.client_gone()
+            return Relayed(keep_alive=False)
+        except asyncio.CancelledError:
+            record.client_gone() if request.transport is None else record.cut()
+            raise
+        except Exception:  # noqa: BLE001  # a bug of ours is answered and logged like any other end of a call
+            _log.exception("a call failed for a reason of ours", extra={"call_id": record.entry.call_id})
+            fault = Refusal(500, "InternalServerException", "The proxy failed to serve the call; its log says why.")
+            record.refused(fault)
+            return refuse(fault, record.entry.call_id)
+
+    async def _serve(self, request: web.BaseRequest, record: Record) -> web.StreamResponse:
+        entry = record.entry
+        self.accepting()
+        call = route(request.method, request.raw_path)  # 1
+        entry.service, entry.operation = call.operation.service, call.operation.name or None
+        entry.model, entry.stream = call.model, call.operation.streams
+
+        caller = await self.authenticate(request.headers)  # 2
+        record.belongs_to(caller.key)
+
+        admission = self.admit(  # 3
+            caller.key,
+            call,
+            scope_region=caller.scope_region,
+            headers=request.headers,
+            end_user=entry.end_user,
+        )
+        entry.region = admission.region
+
+        outgoing = await self._sign(request, admission, caller.secret, record)  # 4
+
+        answer = self._answer(request, admission, record)  # 6, fed while 5 relays
+        response = await self.forward(outgoing, request, answer)  # 5
+        if not record.closed:
+            record.cut()
+        return response
+
+    async def _sign(self, request: web.BaseRequest, admission: Admission, secret: str, record: Record) -> Outgoing:
+        payload = await self.receive(request, whole=admission.needs_body)
+        record.entry.request_bytes = payload.length
+        record.entry.identity = self.compose.identity_name
+        if payload.body is not None:
+            admission.check(payload.body)
+            record.request_body(payload.body)
+        forwarded = self.headers.choose(request.raw_headers, secret)
+        return self.compose(request.method, admission.call, admission.region, forwarded, payload)
+
+    def _answer(self, request: web.BaseRequest, admission: Admission, record: Record) -> Answer:
+        entry = record.entry
+
+        keeps_open = request.keep_alive and request.version >= HttpVersion11 and not self.draining
+        added = b"x-passthrough-call-id: %b\r\n" % entry.call_id.encode()
+        if not keeps_open:
+            added += b"Connection: close\r\n"
+
+        def begins(head: Head) -> tuple[Meter, bytes]:
+            record.answer_begins()
+            entry.status = head.status
+            entry.upstream_request_id = value_of(head.headers, b"x-amzn-requestid")
+            if head.status >= FIRST_ERROR:
+                code = value_of(head.headers, b"x-amzn-errortype")
+                entry.error_type = code.split(":", 1)[0] if code else None
+            decoded = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers]
+            counted = meter(admission.call, head.status, decoded)
+            record.usage = counted.usage
+            return counted, added
+
+        answer = Answer(begins=begins, ends=record.close, interrupted=INTERRUPTED, keeps_open=keeps_open)
+        record.received = lambda: answer.received_bytes
+        return answer
+
+
+def _as_refusal(failure: UpstreamFailure) -> Refusal:
+    if isinstance(failure, SilentUpstream):
+        return Refusal(408, "ModelTimeoutException", "The upstream did not answer in time, try again.")
+    return Refusal(502, "BadGatewayException", "The upstream ended the connection without an answer, try again.")
