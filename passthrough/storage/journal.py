@@ -1,0 +1,204 @@
+"""The journal: finished calls on disk until they are in the database.
+
+`append` writes a frame with one write(2) before it returns, so a call that was appended survives the death of
+this process at any moment after. It survives the death of the machine once `sync` has run, which its owner
+does every `journal_fsync_seconds` in a thread: fsync costs milliseconds, a call has microseconds.
+
+A segment is closed when it is large, or old and wholly shipped, or when a write into it failed: what a failed
+write left behind is then at a segment's end, where the decoder expects it. One thread appends; `sync` and
+`inspect` run in others.
+"""
+
+import errno
+import os
+import shutil
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from passthrough.errors import Unavailable
+from passthrough.storage import ledger_frames, ledger_owner
+
+MIB = 1024 * 1024
+SEGMENT_BYTES = 8 * MIB  # about 15,000 calls: a replay after a crash sends no more than that again
+_SEGMENTS = 8  # a small journal has small segments: what is shipped of the growing one counts as its size
+# Calls that are open when the journal becomes full must still find room: 16 MiB is some 30,000 of them.
+HEADROOM_BYTES = 16 * MIB
+
+
+@dataclass(slots=True)
+class Segment:
+    """A file of frames. `size` is the end of its last whole frame; a `sealed` one does not grow any more."""
+
+    path: Path
+    size: int
+    sealed: bool
+
+
+class Journal:
+    """The segments of this process, in a directory of its own below `parent`.
+
+    `max_bytes` bounds what all processes together keep below `parent`. `name` orders the directories by age.
+    Raises OSError when the directory cannot be made.
+    """
+
+    def __init__(self, parent: Path, *, name: str, max_bytes: int, sync_each: bool = False) -> None:
+        self._parent = parent
+        self._max_bytes = max_bytes
+        self._segment_bytes = min(SEGMENT_BYTES, max_bytes // _SEGMENTS)
+        self._sync_each = sync_each
+        self._owned = ledger_owner.create(parent, name)
+        self._segments: list[Segment] = []
+        self._next_number = 1
+        self._file: int | None = None
+        self._salt = 0
+        self._unsynced: list[int] = []
+        self._dirty = False
+        self._new_names = True
+        self._syncing = threading.Lock()
+        self._own_bytes = 0
+        self._others_bytes = 0
+        self._problem: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes that this process and, as of the last `inspect`, its siblings and orphans have on disk."""
+        return self._own_bytes + self._others_bytes
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        return tuple(self._segments)
+
+    def problem(self) -> str | None:
+        """Say in one sentence why no call can be recorded, or None."""
+        if self._problem is None and self.size >= self._max_bytes:
+            return f"The journal in {self._parent} is full ({self.size} bytes wait for the database)."
+        return self._problem
+
+    def writable(self) -> bool:
+        return self._problem is None and self._own_bytes + self._others_bytes < self._max_bytes
+
+    def append(self, payload: bytes) -> None:
+        """Write one payload. Raises `Unavailable` when there is no room or the disk refuses."""
+        if self._own_bytes + self._others_bytes >= self._max_bytes + HEADROOM_BYTES:
+            raise Unavailable("The proxy cannot record calls at the moment; try again later.", cause="journal full")
+        try:
+            file = self._file if self._file is not None else self._open()
+            data = ledger_frames.frame(payload, self._salt)
+            _write(file, data)
+            if self._sync_each:
+                os.fdatasync(file)
+        except OSError as error:
+            self._give_up(error)
+            raise Unavailable(
+                "The proxy cannot record calls at the moment; try again later.", cause=self._problem or ""
+            ) from error
+        segment = self._segments[-1]
+        segment.size += len(data)
+        self._own_bytes += len(data)
+        self._dirty = True
+        if segment.size >= self._segment_bytes:
+            self.seal()
+
+    def seal(self) -> None:
+        """Close the growing segment; the next call begins a new one."""
+        if self._file is not None:
+            self._segments[-1].sealed = True
+            self._unsynced.append(self._file)
+            self._file = None
+
+    def discard(self, segment: Segment) -> None:
+        """Remove a sealed segment, all of which is in the database."""
+        segment.path.unlink(missing_ok=True)
+        self._segments.remove(segment)
+        self._own_bytes -= segment.size
+
+    def sync(self) -> None:
+        """Bring to the disk what was appended. Blocks: run it in a thread.
+
+        Only this method closes files, so that the growing one stays open while it is being synced.
+        """
+        with self._syncing:
+            self._sync()
+
+    def _sync(self) -> None:
+        sealed, self._unsynced = self._unsynced, []
+        growing, self._dirty = self._file if self._dirty else None, False
+        new_names, self._new_names = self._new_names, False
+        try:
+            for file in sealed:
+                os.fdatasync(file)
+            if growing is not None:
+                os.fdatasync(growing)
+            if new_names:  # else a power loss may take a whole new file
+                _sync_directory(self._owned.path)
+        except OSError as error:
+            self._problem = f"The journal in {self._parent} cannot be brought to disk: {error.strerror}."
+        finally:
+            for file in sealed:
+                os.close(file)
+
+    def inspect(self) -> None:
+        """Measure the siblings, and find out whether the disk takes writes (again). Blocks: run in a thread."""
+        own = self._owned.path
+        self._others_bytes = sum(
+            _size(path) for path in self._parent.glob(f"*/*{ledger_owner.SEGMENT_SUFFIX}") if path.parent != own
+        )
+        try:
+            probe = own / "probe"
+            probe.write_bytes(b"writable")
+            probe.unlink()
+            free = shutil.disk_usage(own).free
+        except OSError as error:
+            self._problem = f"The journal in {self._parent} cannot be written: {error.strerror}."
+            return
+        full = free < HEADROOM_BYTES
+        self._problem = f"The disk of the journal in {self._parent} is full." if full else None
+
+    def close(self) -> None:
+        """Sync, and leave what is not shipped to whoever adopts it. Blocks."""
+        self.seal()
+        self.sync()
+        self._owned.release()
+
+    def _open(self) -> int:
+        path = self._owned.path / f"{self._next_number:08d}{ledger_owner.SEGMENT_SUFFIX}"
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        self._next_number += 1
+        self._salt = ledger_frames.new_salt()
+        header = ledger_frames.segment_header(self._salt)
+        self._file = file
+        self._new_names = True
+        self._segments.append(Segment(path, len(header), sealed=False))
+        self._own_bytes += len(header)
+        _write(file, header)
+        return file
+
+    def _give_up(self, error: OSError) -> None:
+        """After a write that failed: cut off what it left, and let the next call try a new segment."""
+        self._problem = f"The journal in {self._parent} cannot be written: {error}."
+        if self._file is not None:
+            with suppress(OSError):  # else it stays there, and is damage to the decoder
+                os.ftruncate(self._file, self._segments[-1].size)
+            self.seal()
+
+
+def _write(file: int, data: bytes) -> None:
+    if os.write(file, data) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # shipped just now
+        return 0
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,86 @@
+"""The statement that stores a batch of calls and moves every sum by what was new in it.
+
+Its parts share one snapshot and one list of inserted rows (`fresh`), so that a call is either in the ledger
+and in every sum, or in none. Rows are added to in the order of their keys.
+"""
+
+from passthrough.storage.schema_ledger import SUM_COLUMNS, TOKEN_COLUMNS, ledger_calls
+
+_COLUMNS = ", ".join(column.name for column in ledger_calls.columns)
+
+# Per call. A call that failed was not answered as asked; one whose client left was. The model of a refused call
+# is what somebody typed: it gets no line in reports.
+CALLS_TO_SUM = f"""
+SELECT
+    (fresh.started_at AT TIME ZONE 'UTC')::date AS day, fresh.started_at,
+    caller.key_id, caller.user_id, caller.team_id, coalesce(fresh.end_user, '') AS customer, fresh.tags,
+    CASE WHEN route.billed_model <> '' THEN route.billed_model
+         WHEN fresh.outcome = 'refused' THEN '' ELSE route.model END AS model,
+    1 AS calls,
+    (fresh.outcome NOT IN ('ok', 'client_gone'))::int AS failed_calls,
+    (fresh.price_status = 'unknown_model')::int AS unpriced_calls,
+    {", ".join(f"coalesce(fresh.{name}, 0) AS {name}" for name in TOKEN_COLUMNS)},
+    coalesce(fresh.cost, 0) AS spend
+FROM fresh
+JOIN ledger_callers caller ON caller.id = fresh.caller
+JOIN ledger_routes route ON route.id = fresh.route
+"""  # noqa: S608  # our own names, nobody's input
+
+# A tag counts once per call, however often the call bears it.
+_LABELLED = """
+SELECT call.*, 'customer' AS label, call.customer AS value FROM call WHERE call.customer <> ''
+UNION ALL
+SELECT call.*, 'tag', tag.value FROM call
+CROSS JOIN LATERAL (SELECT DISTINCT unnest(call.tags)) AS tag (value)
+"""
+
+# A key that was rotated keeps its counter, also for the calls that still name its former digest.
+_SUBJECTS = """
+SELECT 'key' AS kind, coalesce(former.key_id, call.key_id) AS subject, spend, started_at
+FROM call LEFT JOIN former_keys former ON former.former_id = call.key_id WHERE call.key_id <> ''
+UNION ALL SELECT 'user', user_id, spend, started_at FROM call WHERE user_id <> ''
+UNION ALL SELECT 'team', team_id, spend, started_at FROM call WHERE team_id <> ''
+UNION ALL SELECT 'team_member', team_id || '/' || user_id, spend, started_at
+FROM call WHERE team_id <> '' AND user_id <> ''
+UNION ALL SELECT label, value, spend, started_at FROM labelled
+"""
+
+_MOVE_COUNTERS = """
+INSERT INTO spend AS held (kind, subject, spend, total_spend, last_active)
+SELECT kind, subject, sum(spend), sum(spend), max(started_at) FROM subjects
+GROUP BY kind, subject ORDER BY kind, subject
+ON CONFLICT (kind, subject) DO UPDATE SET
+    spend = held.spend + excluded.spend,
+    total_spend = held.total_spend + excluded.total_spend,
+    last_active = greatest(held.last_active, excluded.last_active)
+"""
+
+
+def _roll_up(table: str, key: str, source: str) -> str:
+    sums = ", ".join(f"sum({name})" for name in SUM_COLUMNS)
+    moved = ", ".join(f"{name} = held.{name} + excluded.{name}" for name in SUM_COLUMNS)
+    return f"""
+INSERT INTO {table} AS held ({key}, {", ".join(SUM_COLUMNS)})
+SELECT {key}, {sums} FROM {source} GROUP BY {key} ORDER BY {key}
+ON CONFLICT ({key}) DO UPDATE SET {moved}
+"""  # noqa: S608  # our own names, nobody's input
+
+
+MOVE_SUMS = f"""
+call AS MATERIALIZED ({CALLS_TO_SUM}),
+labelled AS MATERIALIZED ({_LABELLED}),
+subjects AS ({_SUBJECTS}),
+counters AS ({_MOVE_COUNTERS}),
+days AS ({_roll_up("ledger_daily", "day, key_id, user_id, team_id, model", "call")}),
+labels AS ({_roll_up("ledger_daily_labels", "day, label, value, team_id, model", "labelled")})
+"""
+
+STORE_BATCH = f"""
+WITH fresh AS MATERIALIZED (
+    INSERT INTO ledger_calls ({_COLUMNS}) SELECT {_COLUMNS} FROM ledger_batch ORDER BY call_id
+    ON CONFLICT (call_id) DO NOTHING
+    RETURNING *
+),
+{MOVE_SUMS}
+SELECT count(*) FROM fresh
+"""  # noqa: S608  # our own names, nobody's input
