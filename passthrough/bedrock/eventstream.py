@@ -39,9 +39,7 @@ _HALF = struct.Struct(">H")
 _STRING_TYPE = 7
 _CONSTANTS = {0: True, 1: False}
 # byte, short, integer, long, and the timestamp in milliseconds
-_INTEGERS = {
-    kind: struct.Struct(">" + code) for kind, code in ((2, "b"), (3, "h"), (4, "i"), (5, "q"), (8, "q"))
-}
+_INTEGERS = {kind: struct.Struct(">" + code) for kind, code in ((2, "b"), (3, "h"), (4, "i"), (5, "q"), (8, "q"))}
 _UUID_TYPE, _UUID_BYTES = 9, 16
 _BYTES_TYPE = 6
 
@@ -88,9 +86,7 @@ def exception_frame(exception_type: str, message: str) -> bytes:
 
 def _string_header(name: str, value: str) -> bytes:
     raw_name, raw_value = name.encode(), value.encode()
-    return b"".join(
-        (bytes((len(raw_name),)), raw_name, bytes((_STRING_TYPE,)), _HALF.pack(len(raw_value)), raw_value)
-    )
+    return b"".join((bytes((len(raw_name),)), raw_name, bytes((_STRING_TYPE,)), _HALF.pack(len(raw_value)), raw_value))
 
 
 def parse_headers(block: bytes) -> dict[str, HeaderValue]:
@@ -159,9 +155,7 @@ class FrameDecoder:
         _verify(held[:8], checksum, "prelude")
         payload_length = total - headers_length - OVERHEAD_BYTES
         if headers_length > MAX_HEADERS_BYTES or not 0 <= payload_length <= MAX_PAYLOAD_BYTES:
-            raise EventStreamError(
-                f"A frame of {total} bytes with {headers_length} of headers is not possible."
-            )
+            raise EventStreamError(f"A frame of {total} bytes with {headers_length} of headers is not possible.")
         if len(held) < total:
             return None
         _verify(held[: total - 4], _WORD.unpack_from(held, total - 4)[0], "message")
@@ -216,11 +210,14 @@ class FrameScanner:
                 need = headers_end - at
                 break
             name = _event_name(data[at + PRELUDE_BYTES : headers_end])
-            if name in self._wanted and self._holdable(total):
-                if frame_end > end:
+            if name in self._wanted:
+                if frame_end <= end:
+                    found.append((name, data[headers_end : frame_end - 4]))
+                elif total <= MAX_WANTED_BYTES:
                     need = total
                     break
-                found.append((name, data[headers_end : frame_end - 4]))
+                else:
+                    self.missed = True
             elif not name:
                 self._note_fault(data[at + PRELUDE_BYTES : headers_end])
             at = frame_end
@@ -251,12 +248,6 @@ class FrameScanner:
             self._held += data[at:]
             self._need = need
         self.at_boundary = not (self._skip or self._held or self.broken)
-
-    def _holdable(self, total: int) -> bool:
-        if total > MAX_WANTED_BYTES:
-            self.missed = True
-            return False
-        return True
 
     def _note_fault(self, block: bytes) -> None:
         headers = parse_headers(block)
