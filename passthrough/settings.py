@@ -142,10 +142,11 @@ def load(
     *,
     config: Path | None = None,
     environ: Mapping[str, str] | None = None,
-    overrides: Mapping[str, Any] | None = None,
+    options: Mapping[str, str | int | None] | None = None,
 ) -> Settings:
-    """Read the settings; `overrides` are command-line options, by field name, None meaning "not given".
+    """Read the settings.
 
+    `options` are those of the command line, by field name, None meaning "not given"; they come before all.
     Raises `UserError`, one sentence that names the setting and what it takes.
     """
     environ = os.environ if environ is None else environ  # noqa: TID251  # the one place
@@ -163,7 +164,9 @@ def load(
             values[setting] = _parsed(*found, parse)
     values["region_is_a_guess"] = "region" not in values
     values.setdefault("data_dir", _default_data_dir(environ))
-    values.update({name: value for name, value in (overrides or {}).items() if value is not None})
+    for setting, value in (options or {}).items():
+        if value is not None:
+            values[setting] = _parsed("--" + setting.replace("_", "-"), str(value), _VARIABLES[setting][1])
     return Settings(**values)
 
 
@@ -171,9 +174,7 @@ def field_names() -> frozenset[str]:
     return frozenset(f.name for f in fields(Settings))
 
 
-def _find(
-    names: tuple[str, ...], environ: Mapping[str, str], table: Mapping[str, Any]
-) -> tuple[str, str] | None:
+def _find(names: tuple[str, ...], environ: Mapping[str, str], table: Mapping[str, Any]) -> tuple[str, str] | None:
     for name in names:
         if environ.get(name):  # an empty variable is an unset one, as in every AWS SDK
             return name, environ[name]

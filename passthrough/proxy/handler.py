@@ -60,6 +60,11 @@ class Handler:
         finally:
             self.calls.discard(task)
 
+    async def drained(self) -> None:
+        """Wait until no call is open, those of clients that left included."""
+        while self.calls:
+            await asyncio.wait(tuple(self.calls))
+
     async def _answered(self, request: web.BaseRequest, record: Record) -> web.StreamResponse:
         """Serve the call; turn every way of failing into its answer."""
         try:

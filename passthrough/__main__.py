@@ -1,0 +1,5 @@
+"""`python -m passthrough`."""
+
+from passthrough.cli import main
+
+main()

@@ -1,0 +1,169 @@
+"""The composition root: settings in, a running service out. It wires; it decides nothing."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from passthrough import logs
+from passthrough.bedrock.endpoints import Endpoints
+from passthrough.bedrock.operations import Service as ServiceName
+from passthrough.bedrock.usage import Usage
+from passthrough.errors import Unavailable, UserError
+from passthrough.identities import FixedIdentity, Identity
+from passthrough.metrics import CONTENT_TYPE, Metrics
+from passthrough.policy.credentials import Credentials
+from passthrough.policy.keys import digest
+from passthrough.policy.ledger import Entry
+from passthrough.probes import Probes
+from passthrough.proxy.admit import Admit
+from passthrough.proxy.authenticate import Authenticate
+from passthrough.proxy.forward import Forward
+from passthrough.proxy.handler import Handler
+from passthrough.proxy.headers import RequestHeaders
+from passthrough.proxy.outgoing import Compose
+from passthrough.proxy.receive import Receive
+from passthrough.proxy.record import Recorder
+from passthrough.proxy.sign import Signer, canonical_query
+from passthrough.settings import Settings
+from passthrough.storage.database import open_database
+from passthrough.storage.keys import KeyDirectory, key_directory
+from passthrough.storage.ledger import Ledger
+from passthrough.wire.dial import outbound_proxy, upstream_tls
+from passthrough.wire.pool import Limits, Pool
+
+PREFIXES = ("/bedrock", "/bedrock-runtime", "/bedrock-agent-runtime")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What serving needs: the application, and the handler whose calls it drains."""
+
+    application: web.Application
+    handler: Handler
+
+
+@asynccontextmanager
+async def service(
+    settings: Settings, *, database_url: str, sandbox: Credentials | None = None
+) -> AsyncIterator[Service]:
+    """Open everything that serving needs, in the order of birth; closed in reverse.
+
+    `sandbox`: credentials of the stand-in, when it is the upstream. Raises `UserError` for settings that
+    cannot work.
+    """
+    if not settings.master_key:
+        raise UserError("PASSTHROUGH_MASTER_KEY is not set; set it to a long random text, such as sk-… of 32 letters.")
+    metrics = Metrics()
+    lines = logs.CallLog(enabled=settings.log_level in {"debug", "info"}, style=settings.log_format)
+    async with AsyncExitStack() as stack:
+        stack.callback(lines.flush)
+        database = await stack.enter_async_context(open_database(database_url))
+        directory = await stack.enter_async_context(key_directory(database, outage_seconds=settings.key_cache_seconds))
+        ledger = await stack.enter_async_context(
+            Ledger(
+                settings.data_dir / "journal",
+                database.connect,
+                max_bytes=settings.journal_max_bytes,
+                fsync_seconds=settings.journal_fsync_seconds,
+            )
+        )
+        identity = (
+            FixedIdentity("sandbox", sandbox)
+            if sandbox
+            else await stack.enter_async_context(Identity(region=settings.region, bearer=settings.bearer))
+        )
+        pool = await stack.enter_async_context(_pool(settings))
+        recorder = Recorder(
+            ledger,
+            lines=lines,
+            counters=metrics,
+            price=_unpriced,
+            clock=time.time,
+            monotonic=time.monotonic,
+        )
+
+        def accepting() -> None:
+            if not ledger.writable():
+                raise Unavailable(
+                    "The proxy cannot record calls at the moment, try again later.", cause=ledger.problem() or ""
+                )
+
+        handler = _handler(settings, directory, identity, pool, recorder, accepting)
+        metrics.open_calls.set_function(lambda: len(handler.calls))
+        application = web.Application(client_max_size=settings.max_body_bytes)
+        for prefix in PREFIXES:
+            application.router.add_route("*", prefix + "/{rest:.*}", handler)
+        application.add_routes(_probes(settings, handler, ledger, metrics).routes())
+        application.router.add_route("*", "/{rest:.*}", _no_such_route)
+        yield Service(application, handler)
+
+
+def _pool(settings: Settings) -> Pool:
+    return Pool(
+        tls=upstream_tls(settings.ca_bundle),
+        limits=Limits(connect_seconds=settings.connect_seconds, answer_seconds=settings.answer_seconds),
+        proxy=outbound_proxy(settings.https_proxy, settings.no_proxy),
+    )
+
+
+def _handler(
+    settings: Settings,
+    directory: KeyDirectory,
+    identity: Identity | FixedIdentity,
+    pool: Pool,
+    recorder: Recorder,
+    accepting: Callable[[], None],
+) -> Handler:
+    named: dict[ServiceName, str | None] = {
+        "bedrock-runtime": settings.runtime_endpoint,
+        "bedrock-agent-runtime": settings.agent_runtime_endpoint,
+        "bedrock": settings.control_endpoint,
+    }
+    endpoints = Endpoints({name: url for name, url in named.items() if url}, allow_http=settings.allow_http_upstream)
+    return Handler(
+        record=recorder,
+        authenticate=Authenticate(
+            directory, master_digest=digest(settings.master_key or ""), key_header=settings.key_header
+        ),
+        admit=Admit(default_region=settings.region, clock=time.time),
+        receive=Receive(max_bytes=settings.max_body_bytes, stall_seconds=settings.client_stall_seconds),
+        headers=RequestHeaders(settings.key_header),
+        compose=Compose(
+            identity=identity,
+            endpoints=endpoints,
+            signer=Signer(),
+            canonical_query=canonical_query,
+            clock=time.time,
+        ),
+        forward=Forward(
+            pool,
+            stall_seconds=settings.client_stall_seconds,
+            on_disconnect=settings.on_client_disconnect,
+            drain_seconds=settings.disconnect_drain_seconds,
+            drains=settings.disconnect_drains,
+        ),
+        accepting=accepting,
+    )
+
+
+def _probes(settings: Settings, handler: Handler, ledger: Ledger, metrics: Metrics) -> Probes:
+    return Probes(
+        reasons=(lambda: "draining" if handler.draining else None, ledger.problem),
+        exposition=metrics.exposition,
+        metrics_token=settings.metrics_token,
+        content_type=CONTENT_TYPE,
+    )
+
+
+async def _no_such_route(request: web.Request) -> web.Response:
+    """What is neither a pass-through path nor one of ours."""
+    message = f"There is nothing at {request.raw_path[:200]}: calls go to /bedrock/…, the admin API is at /docs."
+    error = {"message": message, "type": "not_found_error", "param": None, "code": "404"}
+    return web.json_response({"error": error}, status=404)
+
+
+def _unpriced(entry: Entry, usage: Usage) -> None:
+    """Leave the cost open."""

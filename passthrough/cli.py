@@ -1,0 +1,121 @@
+"""The command line. A mistake is one sentence on standard error; exit 2 for usage, 1 for failure."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+import uvloop
+
+from passthrough import __version__, doctor, logs, serving
+from passthrough.errors import Unavailable, UserError
+from passthrough.sandbox.access import DEFAULT_CREDENTIALS
+from passthrough.sandbox.server import Sandbox
+from passthrough.settings import Settings, load
+from passthrough.storage.database import migrate as migrate_database
+from passthrough.storage.embedded import attached
+
+INTERRUPTED = 130  # as a shell reports a command that was interrupted
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+Config = Annotated[Path | None, typer.Option(help="A TOML file with settings; the environment comes first.")]
+
+
+def main() -> None:
+    """Run a command; turn every user's mistake into one sentence."""
+    try:
+        status = app(standalone_mode=False)
+    except UserError as error:
+        _fail(str(error), 1)
+    except Unavailable as error:
+        _fail(error.cause, 1)
+    except click.UsageError as error:
+        _fail(f"{error.format_message()} See passthrough --help.", 2)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    else:
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(sentence: str, status: int) -> None:
+    sys.stderr.write(f"passthrough: {sentence}\n")
+    sys.exit(status)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,  # noqa: FBT002  # typer's way
+) -> None:
+    """A transparent, native-format reverse proxy for AWS Bedrock with virtual keys."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on (4000).")] = None,
+    workers: Annotated[str | None, typer.Option(help="Worker processes (1), or 'auto': one for each core.")] = None,
+    config: Config = None,
+    migrate: Annotated[bool, typer.Option("--migrate", help="Bring the database to head first.")] = False,  # noqa: FBT002  # typer's way
+    tls_cert: Annotated[str | None, typer.Option(help="Certificate chain (PEM): serve https.")] = None,
+    tls_key: Annotated[str | None, typer.Option(help="Its private key (PEM).")] = None,
+    sandbox: Annotated[bool, typer.Option("--sandbox", help="Serve a stand-in for Bedrock.")] = False,  # noqa: FBT002  # typer's way
+) -> None:
+    """Serve Bedrock through virtual keys."""
+    settings = load(config=config, options={"host": host, "port": port, "workers": workers})
+    logs.configure(level=settings.log_level, style=settings.log_format)
+    serving.run(settings, migrate=migrate, tls=serving.server_tls(tls_cert, tls_key), sandbox=sandbox)
+
+
+@app.command()
+def migrate(config: Config = None) -> None:
+    """Bring the database to head; safe to run from many replicas at once."""
+    with database_url(load(config=config)) as url:
+        asyncio.run(migrate_database(url))
+
+
+@app.command()
+def sandbox(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 4100,
+) -> None:
+    """Run the stand-in for Bedrock alone, for test suites."""
+
+    async def stand_in() -> None:
+        async with Sandbox(host=host, port=port) as running:
+            typer.echo(f"Bedrock stand-in at {running.url}")
+            typer.echo(f"AWS_ACCESS_KEY_ID={DEFAULT_CREDENTIALS.access_key}")
+            typer.echo(f"AWS_SECRET_ACCESS_KEY={DEFAULT_CREDENTIALS.secret_key}")
+            await asyncio.Event().wait()
+
+    try:
+        uvloop.run(stand_in())
+    except OSError as error:
+        raise UserError(f"Cannot listen on {host}:{port}: {error.strerror}; choose another --port.") from None
+
+
+@app.command(name="doctor")
+def examine(config: Config = None) -> int:
+    """Say what is wrong before a user finds out; exit 1 if anything fails."""
+    settings = load(config=config)
+    findings = uvloop.run(doctor.examine(settings))
+    for finding in findings:
+        typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.subject}: {finding.text}")
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+@contextmanager
+def database_url(settings: Settings) -> Iterator[str]:
+    """The database of the settings, the embedded one included: that of a running server, or started for a moment."""
+    if settings.database_url:
+        yield settings.database_url
+    else:
+        with attached(settings.data_dir) as url:
+            yield url
