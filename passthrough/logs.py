@@ -46,9 +46,7 @@ def configure(*, level: str, style: str) -> None:
     """Set up logging for this process: `level` as in `logging`, `style` is `json` or `text`."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
-        JsonFormatter()
-        if style == "json"
-        else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        JsonFormatter() if style == "json" else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # botocore's and aiohttp's own information is debugging to us

@@ -90,7 +90,8 @@ def read_authorization(value: str) -> tuple[str, str | None]:
             return _from_basic(rest), None
         case "aws4-hmac-sha256":
             return _from_signature(rest)
-    raise _malformed()
+        case _:
+            raise _malformed()
 
 
 def _from_signature(parameters: str) -> tuple[str, str | None]:

@@ -120,9 +120,7 @@ class RequestHeaders:
             verdict = _Verdict.NAMES_MORE
         elif lowered in self._dropped or lowered.startswith(_NOT_FORWARDED_PREFIXES):
             verdict = _Verdict.DROP
-        elif lowered == b"content-type" or (
-            lowered.startswith(_SIGNED_PREFIXES) and lowered not in _UNSIGNED
-        ):
+        elif lowered == b"content-type" or (lowered.startswith(_SIGNED_PREFIXES) and lowered not in _UNSIGNED):
             verdict = _Verdict.SIGN
         else:
             verdict = _Verdict.SEND
