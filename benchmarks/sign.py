@@ -1,0 +1,127 @@
+"""What a signature costs: ours beside botocore's `SigV4Auth` and AWS's C library, on the same requests.
+
+    uv run python benchmarks/sign.py [signatures a round]
+
+CPU time of the process, all threads (the C library signs on its own); the rounds of the signers alternate, so
+that a busy machine slows all of them, and the fastest round of each counts. Before anything is measured, all
+three must give the same signature.
+"""
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable
+
+import awscrt.auth
+import awscrt.http
+import botocore.auth
+import botocore.awsrequest
+import botocore.credentials
+
+from passthrough.policy.credentials import Credentials
+from passthrough.proxy.sign import Signer
+
+ROUNDS = 7
+HOST = "bedrock-runtime.us-east-1.amazonaws.com"
+PATH = "/model/us.anthropic.claude-sonnet-4-5-20250929-v1%3A0/converse"
+BODY = b'{"messages": [{"role": "user", "content": [{"text": "hi"}]}]}'
+PAYLOAD_SHA256 = hashlib.sha256(BODY).hexdigest()  # the forwarder has it; botocore works it out, about 0.3 µs here
+HEADERS = [  # what boto3 sends, less what the proxy strips
+    ("Accept-Encoding", "identity"),
+    ("Content-Type", "application/json"),
+    ("User-Agent", "Boto3/1.44.5 md/Botocore#1.44.5 ua/2.1 os/linux md/arch#x86_64 lang/python#3.11.7"),
+    ("amz-sdk-invocation-id", "cd025f46-98fe-4d70-afcb-cd72324e3e23"),
+    ("amz-sdk-request", "attempt=1; max=3"),
+    ("Content-Length", str(len(BODY))),
+]
+SIGNED = [("Host", HOST), ("Content-Type", "application/json")]  # the others sign all that they are given
+
+
+def ours(credentials: Credentials) -> Callable[[], str]:
+    signer = Signer()
+
+    def sign() -> str:
+        return signer.sign(
+            method="POST",
+            path=PATH,
+            query="",
+            host=HOST,
+            headers=HEADERS,
+            payload_sha256=PAYLOAD_SHA256,
+            credentials=credentials,
+            region="us-east-1",
+            timestamp=time.time(),
+        )[-1][1]
+
+    return sign
+
+
+def with_botocore(credentials: Credentials) -> Callable[[], str]:
+    keys = botocore.credentials.Credentials(credentials.access_key, credentials.secret_key, credentials.token)
+    signer = botocore.auth.SigV4Auth(keys, "bedrock", "us-east-1")
+
+    def sign() -> str:
+        request = botocore.awsrequest.AWSRequest("POST", f"https://{HOST}{PATH}", headers=dict(SIGNED), data=BODY)
+        signer.add_auth(request)
+        return request.headers["Authorization"]
+
+    return sign
+
+
+def with_crt(credentials: Credentials) -> Callable[[], str]:
+    keys = awscrt.auth.AwsCredentialsProvider.new_static(
+        credentials.access_key, credentials.secret_key, credentials.token
+    )
+
+    def sign() -> str:
+        request = awscrt.http.HttpRequest("POST", PATH, awscrt.http.HttpHeaders(SIGNED))
+        config = awscrt.auth.AwsSigningConfig(
+            algorithm=awscrt.auth.AwsSigningAlgorithm.V4,
+            signature_type=awscrt.auth.AwsSignatureType.HTTP_REQUEST_HEADERS,
+            credentials_provider=keys,
+            region="us-east-1",
+            service="bedrock",
+            signed_body_value=PAYLOAD_SHA256,
+            signed_body_header_type=awscrt.auth.AwsSignedBodyHeaderType.NONE,
+        )
+        awscrt.auth.aws_sign_request(request, config).result()
+        return request.headers.get("Authorization")
+
+    return sign
+
+
+def microseconds(sign: Callable[[], str], count: int) -> float:
+    started = time.process_time()
+    for _ in range(count):
+        sign()
+    return (time.process_time() - started) / count * 1e6
+
+
+def agree(signers: dict[str, Callable[[], str]]) -> bool:
+    """Say whether all sign alike; a second try is for the second that passed between two of them."""
+    return any(len({sign() for sign in signers.values()}) == 1 for _ in range(2))
+
+
+def main() -> None:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
+    for title, token in (("long-lived credentials", None), ("with a session token of 900 characters", "T" * 900)):
+        credentials = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", token)
+        signers = {
+            "passthrough": ours(credentials),
+            "botocore SigV4Auth": with_botocore(credentials),
+            "awscrt": with_crt(credentials),
+        }
+        if not agree(signers):
+            sys.exit("The signers disagree: nothing was measured.")
+        times: dict[str, list[float]] = {name: [] for name in signers}
+        for _ in range(ROUNDS):
+            for name, sign in signers.items():
+                times[name].append(microseconds(sign, count))
+        best = {name: min(rounds) for name, rounds in times.items()}
+        print(f"{title}: CPU µs per signature, best of {ROUNDS} rounds of {count}")
+        for name, value in best.items():
+            print(f"  {name:20} {value:7.2f}   x {value / best['passthrough']:5.1f}")
+
+
+if __name__ == "__main__":
+    main()
