@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 import uvloop
 
@@ -21,7 +20,7 @@ from passthrough.storage.embedded import attached
 
 INTERRUPTED = 130  # as a shell reports a command that was interrupted
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 Config = Annotated[Path | None, typer.Option(help="A TOML file with settings; the environment comes first.")]
 
@@ -34,9 +33,9 @@ def main() -> None:
         _fail(str(error), 1)
     except Unavailable as error:
         _fail(error.cause, 1)
-    except click.UsageError as error:
-        _fail(f"{error.format_message()} See passthrough --help.", 2)
-    except (click.Abort, KeyboardInterrupt):
+    except typer.TyperException as error:
+        _fail(f"{error.format_message().rstrip('.')}; see passthrough --help.", error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
     else:
         sys.exit(status if isinstance(status, int) else 0)
@@ -49,12 +48,14 @@ def _fail(sentence: str, status: int) -> None:
 
 @app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,  # noqa: FBT002  # typer's way
 ) -> None:
     """A transparent, native-format reverse proxy for AWS Bedrock with virtual keys."""
     if version:
         typer.echo(__version__)
-        raise typer.Exit
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()
