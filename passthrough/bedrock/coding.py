@@ -14,10 +14,10 @@ _GZIP_OR_ZLIB, _RAW_DEFLATE = 32 + zlib.MAX_WBITS, -zlib.MAX_WBITS  # wbits of z
 class Inflater:
     """Undoes gzip and deflate, whichever it is: many send bare deflate (RFC 1951) where zlib's is meant."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = MAX_INFLATED_BYTES) -> None:
         self._inflate: zlib._Decompress | None = None
         self._start = b""
-        self._room = MAX_INFLATED_BYTES
+        self._limit = self._room = limit
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what `data` inflates to, in pieces; raise `zlib.error` for garbage, ValueError for too much."""
@@ -31,7 +31,7 @@ class Inflater:
             piece = self._inflate.decompress(data, _STEP_BYTES)
             self._room -= len(piece)
             if self._room < 0:
-                raise ValueError(f"A body inflates to more than {MAX_INFLATED_BYTES} bytes.")
+                raise ValueError(f"A body inflates to more than {self._limit} bytes.")
             yield piece
             data = self._inflate.unconsumed_tail
             if self._inflate.eof:  # gzip may have further members, RFC 1952 §2.2
