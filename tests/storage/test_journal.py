@@ -1,0 +1,182 @@
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from passthrough.errors import Unavailable
+from passthrough.storage import ledger_owner
+from passthrough.storage.journal import HEADROOM_BYTES, MIB, Journal
+from passthrough.storage.ledger_frames import SegmentDecoder
+
+
+def journal(parent: Path, name: str = "me", max_bytes: int = 64 * MIB) -> Journal:
+    return Journal(parent, name=name, max_bytes=max_bytes)
+
+
+def contents(path: Path) -> list[bytes]:
+    decoder = SegmentDecoder()
+    return decoder.feed(path.read_bytes()) + decoder.finish()
+
+
+def in_order(parent: Path) -> list[bytes]:
+    return [payload for path in sorted(parent.glob("*/*.calls")) for payload in contents(path)]
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """As a full disk does it: a write comes back short, the next one fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_what_was_appended_is_in_the_file_before_append_returns(tmp_path: Path) -> None:
+    mine = journal(tmp_path)
+    for number in range(3):
+        mine.append(b"call %d" % number)
+        assert in_order(tmp_path) == [b"call %d" % each for each in range(number + 1)]
+    mine.close()
+
+
+def test_segments_are_closed_by_size_and_keep_their_order(tmp_path: Path) -> None:
+    mine = journal(tmp_path, max_bytes=8 * MIB)
+    calls = [bytes([number]) * 60_000 for number in range(40)]
+    for call in calls:
+        mine.append(call)
+    assert [segment.sealed for segment in mine.segments] == [True, True, False]
+    assert in_order(tmp_path) == calls
+    assert mine.size == sum(path.stat().st_size for path in tmp_path.glob("*/*.calls"))
+    mine.close()
+
+
+def test_a_discarded_segment_gives_its_room_back(tmp_path: Path) -> None:
+    mine = journal(tmp_path)
+    mine.append(b"shipped")
+    mine.seal()
+    mine.append(b"not yet")
+    mine.discard(mine.segments[0])
+    assert in_order(tmp_path) == [b"not yet"]
+    assert mine.size == mine.segments[0].size
+    mine.close()
+
+
+def test_a_full_journal_refuses_new_calls_but_has_room_for_those_that_are_open(tmp_path: Path) -> None:
+    mine = journal(tmp_path, max_bytes=MIB)
+    while mine.writable():
+        mine.append(bytes(60_000))
+    assert "is full" in (mine.problem() or "")
+    while mine.size < MIB + HEADROOM_BYTES:
+        mine.append(bytes(60_000))
+    with pytest.raises(Unavailable):
+        mine.append(bytes(60_000))
+    for segment in mine.segments:
+        if segment.sealed:
+            mine.discard(segment)
+    assert mine.writable()
+    assert mine.problem() is None
+    mine.close()
+
+
+def test_what_siblings_keep_counts_too(tmp_path: Path) -> None:
+    sibling, mine = journal(tmp_path, "sibling"), journal(tmp_path, max_bytes=MIB)
+    for _ in range(20):
+        sibling.append(bytes(60_000))
+    assert mine.writable()
+    mine.inspect()
+    assert not mine.writable()
+    sibling.close()
+    mine.close()
+
+
+def test_a_disk_that_fills_up_refuses_the_call_and_loses_no_other(tmp_path: Path) -> None:
+    mine = journal(tmp_path)
+    mine.append(b"before")
+    with files_limited_to(100), pytest.raises(Unavailable):
+        mine.append(bytes(500))
+    assert not mine.writable()
+    assert "cannot be written" in (mine.problem() or "")
+    mine.inspect()
+    assert mine.writable()
+    mine.append(b"after")
+    assert in_order(tmp_path) == [b"before", b"after"]
+    mine.close()
+
+
+def test_a_disk_that_takes_not_even_a_new_file_refuses_the_call(tmp_path: Path) -> None:
+    mine = journal(tmp_path)
+    with files_limited_to(3), pytest.raises(Unavailable):
+        mine.append(b"call")
+    mine.append(b"after")
+    assert in_order(tmp_path) == [b"after"]
+    mine.close()
+
+
+def test_a_directory_that_goes_away_is_found_out_before_the_next_call(tmp_path: Path) -> None:
+    mine = journal(tmp_path)
+    (tmp_path / "me").rename(tmp_path / "elsewhere")
+    mine.inspect()
+    assert not mine.writable()
+    assert "cannot be written" in (mine.problem() or "")
+    (tmp_path / "elsewhere").rename(tmp_path / "me")
+    mine.inspect()
+    assert mine.writable()
+    mine.close()
+
+
+def test_sync_brings_down_every_segment_and_closes_those_that_grow_no_more(tmp_path: Path) -> None:
+    mine = journal(tmp_path)
+    for _ in range(5):
+        mine.append(b"call")
+        mine.seal()
+    held = open_files()
+    mine.sync()
+    assert open_files() == held - 5
+    mine.close()
+
+
+def test_a_strict_journal_is_on_the_disk_with_every_call(tmp_path: Path) -> None:
+    mine = Journal(tmp_path, name="strict", max_bytes=MIB, sync_each=True)
+    mine.append(b"call")
+    assert in_order(tmp_path) == [b"call"]
+    mine.close()
+
+
+def test_the_directory_of_a_living_process_is_not_adopted(tmp_path: Path) -> None:
+    mine = journal(tmp_path)
+    mine.append(b"mine")
+    assert ledger_owner.adopt(tmp_path) == []
+    mine.close()
+
+
+def test_what_a_process_left_is_adopted_once(tmp_path: Path) -> None:
+    for name in ("01", "02"):
+        left = journal(tmp_path, name)
+        left.append(name.encode())
+        left.close()
+    adopted = ledger_owner.adopt(tmp_path)
+    assert [orphan.path.name for orphan in adopted] == ["01", "02"]
+    assert ledger_owner.adopt(tmp_path) == []
+    for orphan in adopted:
+        orphan.release()
+    again = ledger_owner.adopt(tmp_path)
+    assert [contents(path) for orphan in again for path in orphan.segments()] == [[b"01"], [b"02"]]
+    for orphan in again:
+        for path in orphan.segments():
+            path.unlink()
+        orphan.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_made_is_an_error_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    with pytest.raises(OSError, match="Not a directory"):
+        journal(tmp_path / "file")
