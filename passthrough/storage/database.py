@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import asyncpg
+import msgspec
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -25,6 +26,8 @@ _LOCK_TIMEOUT: Final = "4s"  # a migration that waits longer for a table would h
 _CONNECT_SECONDS: Final = 3.0
 _COMMAND_SECONDS: Final = 30.0
 _POOL_SIZE: Final = 5  # a worker's cache misses and ledger batches go one at a time; the rest is for administrators
+
+_JSON: Final = msgspec.json.Encoder(decimal_format="number")  # jsonb keeps every digit
 
 UNREACHABLE: Final = "The database cannot be reached at the moment: try again shortly."
 
@@ -74,6 +77,8 @@ async def open_database(url: str, *, pool_size: int = _POOL_SIZE) -> AsyncIterat
         pool_timeout=_CONNECT_SECONDS,
         pool_pre_ping=True,
         hide_parameters=True,  # an error's text names the statement, never a value
+        json_serializer=lambda value: _JSON.encode(value).decode(),
+        json_deserializer=msgspec.json.decode,
     )
     try:
         yield Database(dsn, engine)

@@ -150,5 +150,13 @@ def _model_lists(row: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
     if "all-team-models" in key:
         key = ()  # LiteLLM's word for "my team's list decides"
     if row["team_id"] is not None and "no-default-models" in user:
-        user = ()  # LiteLLM's word for "nothing outside of teams"
-    return tuple(dict.fromkeys(models for models in (key, user, team, member) if models))
+        user = ()  # LiteLLM's word for "nothing outside of teams"; without a team it matches nothing
+    lists = (_patterns(models) for models in (key, user, team, member))
+    return tuple(dict.fromkeys(models for models in lists if models))
+
+
+def _patterns(models: tuple[str, ...]) -> tuple[str, ...]:
+    """LiteLLM's patterns in our words: its word for everything, and its provider's prefix, which ids lack."""
+    if "all-proxy-models" in models:
+        return ()
+    return tuple(model.removeprefix("bedrock/") for model in models)

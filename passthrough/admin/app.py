@@ -1,0 +1,35 @@
+"""The admin API in the application: its routes stand at the root, beside the pass-through's prefixes."""
+
+import logging
+from collections.abc import Callable, Iterable
+
+from aiohttp import web
+
+from passthrough.admin.endpoint import Authenticate, Endpoint, Server
+from passthrough.admin.key_routes import KeyRoutes
+from passthrough.admin.keys import Keys
+from passthrough.storage.database import Database
+
+_log = logging.getLogger(__name__)
+
+
+def add_admin_routes(
+    app: web.Application,
+    *,
+    database: Database,
+    authenticate: Authenticate,
+    clock: Callable[[], float],
+    more: Iterable[Endpoint] = (),
+) -> None:
+    """Serve the admin API. `clock` gives seconds since 1970; `more` are endpoints of other nouns (spend)."""
+    endpoints = [*KeyRoutes(Keys(database, clock)).endpoints(), *more]
+    by_path: dict[str, list[Endpoint]] = {}
+    for endpoint in endpoints:
+        by_path.setdefault(endpoint.path, []).append(endpoint)
+    for path, same in by_path.items():
+        server = Server(path, same, authenticate=authenticate, clock=clock, failed=_failed)
+        app.router.add_route("*", path, server.serve)
+
+
+def _failed(path: str, error: Exception) -> None:
+    _log.error("an admin call failed for a reason of ours", extra={"path": path}, exc_info=error)

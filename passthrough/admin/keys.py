@@ -1,0 +1,206 @@
+"""What can be done with keys; each of these is one transaction, and nobody's HTTP."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from passthrough.admin.patch import columns, exact, expiry
+from passthrough.admin.schemas.keys import GenerateKey, KeyFields, UpdateKey
+from passthrough.admin.schemas.requests import given
+from passthrough.errors import Refusal, invalid
+from passthrough.policy.keys import KEY_PREFIX, SHORTEST_KEY, digest, display_name, key_id_of, mint
+from passthrough.storage.audit import Actor
+from passthrough.storage.database import Database
+from passthrough.storage.key_pages import Filter, Page, page_of, rows_of
+from passthrough.storage.rows import KEYS, TEAMS, USERS, Row, Taken
+from passthrough.storage.schema import FormerKey, Key, Spend
+
+# Of a request's fields, those that are no columns of a key.
+_NO_COLUMNS: Final = frozenset({"key", "key_type", "spend"})
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A key that was made: its row, and its text, which is nowhere else."""
+
+    row: Row
+    key: str
+
+
+class Keys:
+    """Keys in the database. `clock` gives seconds since 1970."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+    async def generate(self, request: GenerateKey, actor: Actor) -> Made:
+        """Make a key; raises a 400 for what cannot be, such as an alias that is taken."""
+        text = request.key or mint()
+        check_text(text)
+        key_id = digest(text)
+        values = self._columns(request, {})
+        async with self._database.begin() as connection:
+            await self._ensure_owners(connection, values, actor)
+            if await connection.scalar(select(FormerKey.key_id).where(FormerKey.former_id == key_id)):
+                raise _explained(Taken("pk_keys"), values)
+            try:
+                await KEYS.create(connection, {**values, "key_id": key_id, "key_name": display_name(text)}, actor)
+            except Taken as taken:
+                raise _explained(taken, values) from None
+            if isinstance(request.spend, float):
+                await set_spend(connection, key_id, request.spend)
+            (row,) = await rows_of(connection, [key_id])
+        return Made(row, text)
+
+    async def update(self, request: UpdateKey, actor: Actor) -> Row:
+        """Change what was given of the key that `key` names, or `key_alias` alone; 404 if there is none."""
+        async with self._database.begin() as connection:
+            key_id = await self._named(connection, request)
+            (before,) = await self.locked(connection, [key_id])
+            values = self._columns(request, before)
+            if request.key is None:
+                values.pop("key_alias", None)
+            await self._ensure_owners(connection, values, actor)
+            try:
+                await KEYS.change(connection, before, values, actor)
+            except Taken as taken:
+                raise _explained(taken, values) from None
+            if isinstance(request.spend, float):
+                await set_spend(connection, before["key_id"], request.spend)
+            (row,) = await rows_of(connection, [before["key_id"]])
+        return row
+
+    async def block(self, reference: str, actor: Actor, *, blocked: bool) -> Row:
+        """Block or unblock a key; 404 if there is none."""
+        async with self._database.begin() as connection:
+            (before,) = await self.locked(connection, [key_id_of(reference)])
+            action = "blocked" if blocked else "unblocked"
+            await KEYS.change(connection, before, {"blocked": blocked}, actor, action=action)
+            (row,) = await rows_of(connection, [before["key_id"]])
+        return row
+
+    async def delete(self, references: Sequence[str], aliases: Sequence[str], actor: Actor) -> None:
+        """Delete all of the named keys, or, where one does not exist (404), none."""
+        async with self._database.begin() as connection:
+            ids = [key_id_of(reference) for reference in references]
+            ids += [await _id_of_alias(connection, alias) for alias in aliases]
+            rows = await self.locked(connection, ids)
+            await KEYS.remove(connection, rows, actor)
+
+    async def info(self, references: Sequence[str]) -> list[Row]:
+        """The rows of the named keys that exist."""
+        async with self._database.begin() as connection:
+            return await rows_of(connection, [key_id_of(reference) for reference in references])
+
+    async def page(self, which: Filter, page: Page) -> tuple[list[Row], int]:
+        """A page of keys, and how many there are in all."""
+        async with self._database.begin() as connection:
+            return await page_of(connection, which, page, self.now())
+
+    async def locked(self, connection: AsyncConnection, key_ids: Sequence[str]) -> list[Row]:
+        """The rows of all these ids, former ones included, locked; 404 if one is missing."""
+        former = await connection.execute(
+            select(FormerKey.former_id, FormerKey.key_id).where(
+                FormerKey.former_id.in_(key_ids), FormerKey.valid_until > self.now()
+            )
+        )
+        current = {row.former_id: row.key_id for row in former}
+        wanted = list(dict.fromkeys(current.get(key_id, key_id) for key_id in key_ids))
+        rows = await KEYS.get(connection, wanted, lock=True)
+        if len(rows) < len(wanted):
+            raise unknown_key()
+        return [rows[key_id] for key_id in wanted]
+
+    async def _named(self, connection: AsyncConnection, request: UpdateKey) -> str:
+        if request.key is not None:
+            return key_id_of(request.key)
+        if not isinstance(request.key_alias, str):
+            raise invalid("The field 'key' is missing: name the key, or its key_alias.", param="key")
+        return await _id_of_alias(connection, request.key_alias)
+
+    def _columns(self, request: KeyFields, before: Mapping[str, Any]) -> dict[str, Any]:
+        now = self.now()
+        values = columns({name: value for name, value in given(request).items() if name not in _NO_COLUMNS}, now)
+        if "duration" in values:
+            values["expires"] = expiry(values["duration"], now, param="duration")
+        merged = {**before, **values}
+        _check_together(merged)
+        if {"auto_rotate", "rotation_interval"} & values.keys():
+            started = before.get("last_rotation_at") or before.get("created_at") or now
+            interval = merged.get("rotation_interval") if merged.get("auto_rotate") else None
+            values["key_rotation_at"] = expiry(interval, started, param="rotation_interval")
+        return values
+
+    async def _ensure_owners(self, connection: AsyncConnection, values: Mapping[str, Any], actor: Actor) -> None:
+        """Interface §5: an owner that nobody created before is created, with no limits."""
+        for rows, name in ((USERS, "user_id"), (TEAMS, "team_id")):
+            if values.get(name) is not None:
+                await rows.ensure(connection, values[name], actor)
+
+
+async def set_spend(connection: AsyncConnection, key_id: str, amount: float) -> None:
+    """Set a key's counter; what it spent in its life stays."""
+    counter = update(Spend).where(Spend.kind == "key", Spend.subject == key_id)
+    await connection.execute(counter.values(spend=exact(amount)))
+
+
+def check_text(text: str) -> None:
+    """Refuse a custom key that is too short or does not look like one."""
+    if not text.startswith(KEY_PREFIX) or len(text) < SHORTEST_KEY or not text.isascii() or " " in text:
+        raise invalid(
+            f"The field 'key' must begin with {KEY_PREFIX} and have at least {SHORTEST_KEY} characters without blanks.",
+            param="key",
+        )
+
+
+def unknown_key() -> Refusal:
+    return Refusal(
+        404, "", "There is no such key: name an existing one by itself, its SHA-256 or its alias.", param="key"
+    )
+
+
+def status_of(row: Mapping[str, Any], now: datetime) -> str:
+    """LiteLLM's word for the state of a key."""
+    if row["blocked"]:
+        return "revoked"
+    ends = [row["expires"], row["key_rotation_at"] if row["auto_rotate"] else None]
+    return "expired" if any(end is not None and end <= now for end in ends) else "active"
+
+
+def _check_together(row: Mapping[str, Any]) -> None:
+    if row.get("auto_rotate") and row.get("rotation_interval") in (None, "", "-1"):
+        raise invalid("auto_rotate needs a rotation_interval, such as 90d.", param="rotation_interval")
+    if (row.get("temp_budget_increase") is None) != (row.get("temp_budget_expiry") is None):
+        raise invalid(
+            "temp_budget_increase and temp_budget_expiry go together: give both or neither.",
+            param="temp_budget_expiry",
+        )
+    if "all-team-models" in row.get("models", ()) and row.get("team_id") is None:
+        raise invalid("The model list 'all-team-models' needs a team_id.", param="models")
+
+
+def _explained(taken: Taken, values: Mapping[str, Any]) -> Refusal:
+    match taken.constraint:
+        case "uq_keys_key_alias":
+            return invalid(f"The key alias {values['key_alias']} is taken: choose another.", param="key_alias")
+        case "pk_keys":
+            return invalid("This key is there already: choose another.", param="key")
+        case "fk_keys_budget_id":
+            return invalid("There is no such budget: create it with /budget/new first.", param="budget_id")
+        case _:
+            raise taken
+
+
+async def _id_of_alias(connection: AsyncConnection, alias: str) -> str:
+    key_id = await connection.scalar(select(Key.key_id).where(Key.key_alias == alias))
+    if key_id is None:
+        raise unknown_key()
+    return str(key_id)
