@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from passthrough import logs
+from passthrough.admin.app import add_admin_routes
 from passthrough.bedrock.endpoints import Endpoints
 from passthrough.bedrock.operations import Service as ServiceName
 from passthrough.bedrock.usage import Usage
@@ -39,10 +40,11 @@ PREFIXES = ("/bedrock", "/bedrock-runtime", "/bedrock-agent-runtime")
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What serving needs: the application, and the handler whose calls it drains."""
+    """What serving needs: the application, the handler whose calls it drains, and where they are recorded."""
 
     application: web.Application
     handler: Handler
+    ledger: Ledger
 
 
 @asynccontextmanager
@@ -97,8 +99,9 @@ async def service(
         for prefix in PREFIXES:
             application.router.add_route("*", prefix + "/{rest:.*}", handler)
         application.add_routes(_probes(settings, handler, ledger, metrics).routes())
+        add_admin_routes(application, database=database, authenticate=handler.authenticate, clock=time.time)
         application.router.add_route("*", "/{rest:.*}", _no_such_route)
-        yield Service(application, handler)
+        yield Service(application, handler, ledger)
 
 
 def _pool(settings: Settings) -> Pool:

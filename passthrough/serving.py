@@ -12,6 +12,7 @@ import secrets
 import signal
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
@@ -32,6 +33,7 @@ from passthrough.settings import Settings
 from passthrough.storage.database import migrate as migrate_database
 from passthrough.storage.database import require_head
 from passthrough.storage.embedded import embedded
+from passthrough.trial import introduction, trial_key
 from passthrough.workers import Supervisor
 
 _log = logging.getLogger(__name__)
@@ -120,23 +122,31 @@ async def serve(
     if life is not None:
         _at_end_of(life, asked_to_stop)
     async with service(settings, database_url=database_url, sandbox=sandbox) as served:
-        runner = web.AppRunner(served.application, handler_cancellation=True, access_log=None)
-        await runner.setup()
-        assert runner.server is not None  # noqa: S101  # set up a line above
-        protocol = functools.partial(
-            Protocol,
-            runner.server,
-            loop=loop,
-            access_log=None,  # type: ignore[arg-type]  # None is what its own runner passes for "none"
-            auto_decompress=False,  # bodies are forwarded as they came
-            max_line_size=MAX_FIELD_BYTES,
-            max_field_size=MAX_FIELD_BYTES,
-            keepalive_timeout=KEEPALIVE_SECONDS,
-        )
-        server = await loop.create_server(protocol, sock=sock, ssl=tls, backlog=BACKLOG)
+        server, runner = await accept(served, sock, tls)
         _log.info("serving", extra={"address": sock.getsockname()[:2], "tls": tls is not None, "pid": os.getpid()})
         await stop.wait()
         await _drain(settings, served, server, runner, hurry)
+
+
+async def accept(
+    served: Service, sock: socket.socket, tls: ssl.SSLContext | None = None
+) -> tuple[asyncio.Server, web.AppRunner]:
+    """Begin to serve what is listened for on `sock`; the caller closes the server and cleans the runner up."""
+    runner = web.AppRunner(served.application, handler_cancellation=True, access_log=None)
+    await runner.setup()
+    assert runner.server is not None  # noqa: S101  # set up a line above
+    loop = asyncio.get_running_loop()
+    protocol = functools.partial(
+        Protocol,
+        runner.server,
+        loop=loop,
+        access_log=None,  # type: ignore[arg-type]  # None is what its own runner passes for "none"
+        auto_decompress=False,  # bodies are forwarded as they came
+        max_line_size=MAX_FIELD_BYTES,
+        max_field_size=MAX_FIELD_BYTES,
+        keepalive_timeout=KEEPALIVE_SECONDS,
+    )
+    return await loop.create_server(protocol, sock=sock, ssl=tls, backlog=BACKLOG), runner
 
 
 def _at_end_of(life: int, react: Callable[[], None]) -> None:
@@ -197,6 +207,10 @@ def run(settings: Settings, *, migrate: bool, tls: ssl.SSLContext | None, sandbo
         if sandbox:
             credentials = DEFAULT_CREDENTIALS
             settings = _at_sandbox(settings, supervisor)
+            key = trial_key(settings.data_dir, url)
+            scheme, host = "https" if tls else "http", f"[{settings.host}]" if ":" in settings.host else settings.host
+            sys.stdout.write(introduction(key, f"{scheme}://{host}:{sock.getsockname()[1]}"))
+            sys.stdout.flush()
         if settings.workers == 1 and not sandbox:
             uvloop.run(serve(settings, sock, database_url=url, tls=tls))
             return
