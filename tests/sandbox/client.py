@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,7 +31,7 @@ def make_client(
     **config: Any,
 ) -> Any:
     return session.client(
-        service,  # type: ignore[call-overload]  # boto3's stubs want a literal
+        service,
         region_name=region,
         endpoint_url=sandbox.url,
         aws_access_key_id=credentials.access_key,
@@ -38,6 +39,15 @@ def make_client(
         aws_session_token=credentials.token,
         config=Config(**{"retries": {"total_max_attempts": 1, "mode": "standard"}, "read_timeout": 10, **config}),
     )
+
+
+def ask_for(client: Any, fault: str) -> None:
+    """Has a boto3 client send the header that asks for a fault with each request, and sign it."""
+
+    def add(request: Any, **_: Any) -> None:
+        request.headers["x-sandbox-fault"] = fault
+
+    client.meta.events.register("before-sign", add)
 
 
 async def call(client: Any, method: str, /, **arguments: Any) -> Any:
@@ -51,7 +61,8 @@ def _call(client: Any, method: str, arguments: dict[str, Any]) -> Any:
         if hasattr(value, "read"):
             answer[name] = value.read()
         elif hasattr(value, "close"):
-            answer[name] = list(value)
+            with closing(value):  # an exception in the stream leaves the connection open otherwise
+                answer[name] = list(value)
     return answer
 
 

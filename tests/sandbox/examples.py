@@ -17,7 +17,7 @@ OPERATIONS = [
     for name in model.operation_names
     if name != "InvokeModelWithBidirectionalStream"  # boto3 has no method for it
 ]
-_OWN = {
+_OWN: dict[str, dict[str, Any]] = {
     "Converse": {"messages": HELLO},
     "ConverseStream": {"messages": HELLO},
     "InvokeModel": {"body": b'{"messages": [{"role": "user", "content": "hi"}]}'},

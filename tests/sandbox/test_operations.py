@@ -6,7 +6,7 @@ import re
 import pytest
 
 from passthrough.sandbox import Received, Sandbox
-from tests.sandbox.client import call
+from tests.sandbox.client import ask_for, call
 from tests.sandbox.conftest import Clients
 from tests.sandbox.examples import MODELS, OPERATIONS, arguments_for, faults_in
 
@@ -42,9 +42,7 @@ async def test_a_stream_has_every_event_type_of_its_shape_when_it_is_asked_for(
     service: str, name: str, sandbox: Sandbox, clients: Clients
 ) -> None:
     client = clients(sandbox, service)
-    client.meta.events.register(
-        "before-send", lambda request, **_: request.headers.update({"x-sandbox-fault": "every-event"})
-    )
+    ask_for(client, "every-event")
     operation = MODELS[service].operation_model(name)
     stream = operation.get_event_stream_output()
 

@@ -82,13 +82,16 @@ def test_paths_and_queries_are_canonicalised_as_awscrt_does(path: str, query: st
 
 @settings(max_examples=150, deadline=None)
 @given(
-    path=st.text("abz09-._~%:/+@ü", max_size=40).map(lambda path: path.lstrip("/")),  # "//a:b" is a host to awscrt
+    path=st.text("abz09-._~%:/+@ü", max_size=40),
     query=st.lists(st.sampled_from(["a", "b", "=", "&", "%20", "%2f", "+", "/", ":", "~"]), max_size=12).map("".join),
     values=st.lists(st.text("ab  \t,;=", min_size=1, max_size=12), max_size=3),
     body=st.binary(max_size=64),
 )
 def test_any_request_that_awscrt_signs_is_let_in(path: str, query: str, values: list[str], body: bytes) -> None:
-    url = f"https://example.com/{path}?{query}"
+    target = f"{path.lstrip('/')}?{query}"
+    while ":/" in target:  # awscrt takes what stands before it for a scheme
+        target = target.replace(":/", ":")
+    url = f"https://example.com/{target}"
     headers = sign("PUT", url, headers=[(f"x-amz-test-{at}", value) for at, value in enumerate(values)], body=body)
 
     assert admit(received(url, headers, body, "PUT"))
