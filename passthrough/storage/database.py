@@ -3,7 +3,7 @@
 import asyncio
 import urllib.parse
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -83,7 +83,9 @@ async def open_database(url: str, *, pool_size: int = _POOL_SIZE) -> AsyncIterat
     try:
         yield Database(dsn, engine)
     finally:
-        await engine.dispose()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CONNECT_SECONDS):  # a PostgreSQL that hangs must not hold up our end
+                await engine.dispose()
 
 
 @contextmanager

@@ -94,6 +94,7 @@ class Directory(Generic[Value]):
         self._changed_meanwhile: set[str] = set()
         self._session = self._live = _DEAF
         self._lost_at: dict[int, float] = {}
+        self._away = False
         self._away_until = 0.0
 
     def __len__(self) -> int:
@@ -116,7 +117,11 @@ class Directory(Generic[Value]):
         if self._absent.get(identifier, 0.0) > now:
             self.counts.absent_remembered += 1
             return None
-        if self._away_until > now:
+        if self._away and self._was_known(identifier):
+            if now >= self._away_until and not self._asked:
+                _ = self._ask(identifier)  # to find out whether it is back; nobody waits for that
+            return self._last_known(identifier)
+        if now < self._away_until:
             return self._last_known(identifier)
         try:
             # Shielded: the question is everybody's who asks it, and one who leaves must not take it along.
@@ -138,7 +143,7 @@ class Directory(Generic[Value]):
         self._session += 1
         self._live = self._session
         self._absent.clear()
-        self._away_until = 0.0
+        self._returned()
         self._to_confirm.extend(self._entries)
         self._wanted.set()
 
@@ -185,12 +190,13 @@ class Directory(Generic[Value]):
         try:
             found = await self._load(batch)
         except Unavailable as error:
-            self._away_until = self._clock() + _RETRY_SECONDS
+            self._away, self._away_until = True, self._clock() + _RETRY_SECONDS
             self._to_confirm.clear()
             self._fail(batch, error)
         except Exception as error:  # noqa: BLE001  # a bug with one row is its askers' answer, not everybody's end
             self._fail(batch, error)
         else:
+            self._returned()
             for identifier in batch:
                 self._take(identifier, found.get(identifier), session)
 
@@ -238,12 +244,20 @@ class Directory(Generic[Value]):
             if not holders:
                 del self._by_subject[subject]
 
-    def _last_known(self, identifier: str) -> Value | None:
+    def _returned(self) -> None:
+        self._away, self._away_until = False, 0.0
+
+    def _last_known(self, identifier: str) -> Value:
+        if not self._was_known(identifier):
+            self.counts.unavailable += 1
+            raise Unavailable(UNREACHABLE)
+        self.counts.stale_served += 1
+        return self._entries[identifier].value
+
+    def _was_known(self, identifier: str) -> bool:
+        """Whether it was known to be right less than `outage_seconds` ago."""
         entry = self._entries.get(identifier)
-        if entry is not None:
-            confirmed = entry.confirmed_at if entry.session == _UNHEARD else self._lost_at.get(entry.session, 0.0)
-            if self._clock() - confirmed < self._outage_seconds:
-                self.counts.stale_served += 1
-                return entry.value
-        self.counts.unavailable += 1
-        raise Unavailable(UNREACHABLE)
+        if entry is None:
+            return False
+        confirmed = entry.confirmed_at if entry.session == _UNHEARD else self._lost_at.get(entry.session, 0.0)
+        return self._clock() - confirmed < self._outage_seconds

@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import insert, update
 
+from passthrough.errors import Unavailable
 from passthrough.policy.keys import digest
-from passthrough.storage.database import Database
+from passthrough.storage.database import Database, open_database
 from passthrough.storage.keys import KeyDirectory, key_directory
-from passthrough.storage.schema import Key, Team, TeamMember, User
+from passthrough.storage.schema import FormerKey, Key, Team, TeamMember, User
+from tests.fakes.cutting import cutting
 
 KEY = digest("sk-one-of-the-tests-keys")
 
@@ -85,3 +88,112 @@ async def test_a_change_of_the_team_is_a_change_of_its_keys(database: Database, 
     found = await directory.find(KEY)
     assert found is not None
     assert found.blocked
+
+
+async def test_a_rotated_key_opens_under_its_former_digest_until_the_grace_ends(
+    database: Database, directory: KeyDirectory
+) -> None:
+    former = digest("sk-what-it-was-before")
+    until = datetime.now(UTC) + timedelta(hours=1)
+    await add_key(database)
+    assert await directory.find(former) is None
+    async with database.begin() as connection:
+        await connection.execute(insert(FormerKey).values(former_id=former, key_id=KEY, valid_until=until))
+    async with asyncio.timeout(0.1):
+        while (found := await directory.find(former)) is None:  # noqa: ASYNC110  # as above
+            await asyncio.sleep(0.001)
+    assert (found.key_id, found.expires_at) == (KEY, until.timestamp())
+    # a change of the key is one of what it was called before
+    async with database.begin() as connection:
+        await connection.execute(update(Key).values(blocked=True))
+    await until_forgotten(directory, former)
+
+
+async def test_a_key_that_is_due_for_rotation_ends_with_its_interval(
+    database: Database, directory: KeyDirectory
+) -> None:
+    due = datetime(2026, 1, 1, tzinfo=UTC)
+    await add_key(database, auto_rotate=True, key_rotation_at=due, expires=datetime(2027, 1, 1, tzinfo=UTC))
+    found = await directory.find(KEY)
+    assert found is not None
+    assert (found.expires_at, found.rotation_due) == (due.timestamp(), True)
+
+
+async def test_litellms_words_for_lists_mean_what_they_mean_there(database: Database, directory: KeyDirectory) -> None:
+    async with database.begin() as connection:
+        await connection.execute(insert(Team).values(team_id="t", models=["amazon.*"]))
+        await connection.execute(insert(User).values(user_id="u", models=["no-default-models"]))
+    ids = [digest(str(n)) for n in range(4)]
+    await add_key(database, ids[0], models=["all-team-models"], team_id="t")
+    await add_key(database, ids[1], models=["all-proxy-models"])
+    await add_key(database, ids[2], user_id="u")
+    await add_key(database, ids[3], models=["bedrock/anthropic.*"], user_id="u", team_id="t")
+    lists = [found.model_lists for key_id in ids if (found := await directory.find(key_id))]
+    assert lists == [
+        (("amazon.*",),),
+        (),
+        (("no-default-models",),),
+        (("anthropic.*",), ("amazon.*",)),
+    ]
+
+
+async def test_while_postgresql_is_away_known_keys_are_served_and_changes_made_meanwhile_apply_on_return(
+    database: Database, database_url: str
+) -> None:
+    blocked, other = digest("blocked meanwhile"), digest("other")
+    await add_key(database, blocked)
+    await add_key(database, other)
+    async with (
+        cutting(database_url) as proxy,
+        open_database(proxy.url) as distant,
+        key_directory(distant) as directory,
+    ):
+        await directory.listening()
+        await directory.find(blocked)
+        await directory.find(other)
+
+        await proxy.cut()
+        await until_forgotten(directory, blocked)
+        async with database.begin() as connection:
+            await connection.execute(update(Key).where(Key.key_id == blocked).values(blocked=True))
+        known = await directory.find(blocked)
+        assert known is not None
+        assert not known.blocked
+        with pytest.raises(Unavailable):
+            await directory.find(digest("sk-unknown"))
+
+        await proxy.mend()
+        async with asyncio.timeout(3):
+            await directory.listening()
+        known, same = await directory.find(blocked), await directory.find(other)
+        assert known is not None
+        assert known.blocked
+        assert same is not None
+        assert await directory.find(digest("sk-unknown")) is None
+
+
+async def test_a_network_that_silently_swallows_everything_is_noticed(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("passthrough.storage.changes._HEARTBEAT_SECONDS", 0.05)
+    await add_key(database)
+    async with (
+        cutting(database_url) as proxy,
+        open_database(proxy.url) as distant,
+        key_directory(distant) as directory,
+    ):
+        await directory.listening()
+        await directory.find(KEY)
+        proxy.hang()
+        async with asyncio.timeout(1):
+            while directory.cached(KEY) is not None:  # noqa: ASYNC110  # as above
+                await asyncio.sleep(0.001)
+        await proxy.cut()
+
+
+async def test_ten_thousand_wrong_keys_cost_few_queries(directory: KeyDirectory) -> None:
+    wrong = [digest(f"sk-wrong-{n}") for n in range(10_000)]
+    for _ in range(2):
+        assert set(await asyncio.gather(*map(directory.find, wrong))) == {None}
+    assert directory.counts.queries <= 21
+    assert directory.counts.absent_remembered == 10_000
