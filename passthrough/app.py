@@ -97,7 +97,8 @@ async def service(
         metrics.open_calls.set_function(lambda: len(handler.calls))
         application = web.Application(client_max_size=settings.max_body_bytes)
         for prefix in PREFIXES:
-            application.router.add_route("*", prefix + "/{rest:.*}", handler)
+            # the method, not the object: aiohttp takes an object for a function that is not async, and wraps it
+            application.router.add_route("*", prefix + "/{rest:.*}", handler.__call__)
         application.add_routes(_probes(settings, handler, ledger, metrics).routes())
         add_admin_routes(application, database=database, authenticate=handler.authenticate, clock=time.time)
         application.router.add_route("*", "/{rest:.*}", _no_such_route)
