@@ -133,7 +133,8 @@ def _refuse_unknown() -> NoReturn:
 
 def _names_route(route: str, call: Call) -> bool:
     operation = call.operation
-    if route in _EVERY_ROUTE or route in {operation.name, operation.service}:
+    # an operation that nobody lists has no name, and an empty entry must not name it
+    if route in _EVERY_ROUTE or (route and route in {operation.name, operation.service}):
         return True
     # "/bedrock/model/*" as LiteLLM's users write it, or "/model/*"
     return route.startswith("/") and (matches(route, call.path) or matches(route, "/bedrock" + call.path))
