@@ -20,7 +20,7 @@ import subprocess
 import tempfile
 import urllib.parse
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -43,15 +43,16 @@ def embedded(data_dir: Path, *, options: Sequence[str] = ()) -> Iterator[str]:
     `options` are further `name=value` settings of the server. Raises `UserError` when another process owns it
     or it does not start.
     """
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _owned(data_dir) as owned:
         if not owned:
             raise UserError(
                 f"Another passthrough uses the data directory {data_dir}: stop it, or set another PASSTHROUGH_DATA_DIR."
             )
-        server = _Server(data_dir.resolve() / _FOLDER)
+        with _usable(data_dir):
+            server = _Server(data_dir.resolve() / _FOLDER)
+            url = server.start(options)
         try:
-            yield server.start(options)
+            yield url
         finally:
             server.stop()
 
@@ -59,12 +60,11 @@ def embedded(data_dir: Path, *, options: Sequence[str] = ()) -> Iterator[str]:
 @contextmanager
 def attached(data_dir: Path) -> Iterator[str]:
     """Use the PostgreSQL of `data_dir` for a moment: that of a running passthrough, or one started for it."""
-    if (data_dir / _FOLDER).exists():
-        with _owned(data_dir) as owned:
-            url = None if owned else _Server(data_dir.resolve() / _FOLDER).url()
-        if url:
-            yield url
-            return
+    with _owned(data_dir) as owned:
+        url = None if owned else _Server(data_dir.resolve() / _FOLDER).url()
+    if url:
+        yield url
+        return
     with embedded(data_dir) as url:
         yield url
 
@@ -72,16 +72,32 @@ def attached(data_dir: Path) -> Iterator[str]:
 @contextmanager
 def _owned(data_dir: Path) -> Iterator[bool]:
     """Hold the lock of the data directory; False if somebody else does. The kernel drops it with its process."""
-    descriptor = os.open(data_dir / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with _usable(data_dir):
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(data_dir / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        yield _locked(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def _usable(data_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"The data directory {data_dir} cannot be used ({error.strerror}): make it writable, "
+            "or set another PASSTHROUGH_DATA_DIR."
+        ) from error
 
 
 class _Server:
@@ -206,16 +222,19 @@ def _server_user(folder: Path) -> pwd.struct_passwd | None:
         return None
     if folder.exists() and folder.stat().st_uid != 0:
         return pwd.getpwuid(folder.stat().st_uid)
+    useradd = shutil.which("useradd", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    with suppress(KeyError):
+        return pwd.getpwnam("postgres")
+    if useradd is not None:
+        subprocess.run(  # noqa: S603  # a constant command
+            [useradd, "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", "postgres"], check=False
+        )
     try:
         return pwd.getpwnam("postgres")
     except KeyError:
-        useradd = shutil.which("useradd", path="/usr/sbin:/sbin:/usr/bin:/bin")
-    if useradd is None:
-        raise UserError("PostgreSQL does not run as root: start passthrough as another user, or set DATABASE_URL.")
-    subprocess.run(  # noqa: S603  # a constant command
-        [useradd, "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", "postgres"], check=True
-    )
-    return pwd.getpwnam("postgres")
+        raise UserError(
+            "PostgreSQL does not run as root: start passthrough as another user, or set DATABASE_URL."
+        ) from None
 
 
 def _make_passable(path: Path, user_id: int) -> None:
