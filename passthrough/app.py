@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from aiohttp import web
 
@@ -15,6 +16,7 @@ from passthrough.bedrock.usage import Usage
 from passthrough.errors import Unavailable, UserError
 from passthrough.identities import FixedIdentity, Identity
 from passthrough.metrics import CONTENT_TYPE, Metrics
+from passthrough.metrics_merged import merged_metrics
 from passthrough.policy.credentials import Credentials
 from passthrough.policy.keys import digest
 from passthrough.policy.ledger import Entry
@@ -49,11 +51,16 @@ class Service:
 
 @asynccontextmanager
 async def service(
-    settings: Settings, *, database_url: str, sandbox: Credentials | None = None
+    settings: Settings,
+    *,
+    database_url: str,
+    sandbox: Credentials | None = None,
+    metrics_dir: Path | None = None,
 ) -> AsyncIterator[Service]:
     """Open everything that serving needs, in the order of birth; closed in reverse.
 
-    `sandbox`: credentials of the stand-in, when it is the upstream. Raises `UserError` for settings that
+    `sandbox`: credentials of the stand-in, when it is the upstream. `metrics_dir`: the folder in which several
+    workers put their metrics together. Raises `UserError` for settings that
     cannot work.
     """
     if not settings.master_key:
@@ -94,12 +101,15 @@ async def service(
                 )
 
         handler = _handler(settings, directory, identity, pool, recorder, accepting)
-        metrics.open_calls.set_function(lambda: len(handler.calls))
+        _watch(metrics, handler, directory, ledger)
+        exposition = metrics.exposition
+        if metrics_dir is not None:
+            exposition = (await stack.enter_async_context(merged_metrics(metrics_dir, exposition))).exposition
         application = web.Application(client_max_size=settings.max_body_bytes)
         for prefix in PREFIXES:
             # the method, not the object: aiohttp takes an object for a function that is not async, and wraps it
             application.router.add_route("*", prefix + "/{rest:.*}", handler.__call__)
-        application.add_routes(_probes(settings, handler, ledger, metrics).routes())
+        application.add_routes(_probes(settings, handler, ledger, exposition).routes())
         add_admin_routes(application, database=database, authenticate=handler.authenticate, clock=time.time)
         application.router.add_route("*", "/{rest:.*}", _no_such_route)
         yield Service(application, handler, ledger)
@@ -153,10 +163,37 @@ def _handler(
     )
 
 
-def _probes(settings: Settings, handler: Handler, ledger: Ledger, metrics: Metrics) -> Probes:
+def _watch(metrics: Metrics, handler: Handler, directory: KeyDirectory, ledger: Ledger) -> None:
+    """Show what others count."""
+    keys = directory.counts
+    metrics.watch("gauge", "passthrough_open_calls", "Calls being served now.", lambda: len(handler.calls))
+    metrics.watch("gauge", "passthrough_cached_keys", "Keys known to this process.", lambda: len(directory))
+    metrics.watch("counter", "passthrough_key_queries", "Queries for keys.", lambda: keys.queries)
+    metrics.watch("counter", "passthrough_unknown_keys", "Keys that do not exist, asked for.", lambda: keys.absent)
+    metrics.watch(
+        "counter",
+        "passthrough_unknown_keys_remembered",
+        "Keys that do not exist, answered without asking.",
+        lambda: keys.absent_remembered,
+    )
+    metrics.watch(
+        "counter", "passthrough_stale_keys_served", "Keys served while PostgreSQL was away.", lambda: keys.stale_served
+    )
+    kept = "Calls of this process that are in PostgreSQL."
+    metrics.watch("counter", "passthrough_ledger_stored_calls", kept, lambda: ledger.state().stored_calls)
+    adopted = "Calls of dead processes, brought to PostgreSQL by this one."
+    metrics.watch("counter", "passthrough_ledger_adopted_calls", adopted, lambda: ledger.state().adopted_calls)
+    rejected = "Calls put aside because PostgreSQL refused their row."
+    metrics.watch("counter", "passthrough_ledger_rejected_calls", rejected, lambda: ledger.state().rejected_calls)
+    metrics.watch(
+        "gauge", "passthrough_journal_bytes", "Journal not yet in PostgreSQL.", lambda: ledger.state().journal_bytes
+    )
+
+
+def _probes(settings: Settings, handler: Handler, ledger: Ledger, exposition: Callable[[], bytes]) -> Probes:
     return Probes(
         reasons=(lambda: "draining" if handler.draining else None, ledger.problem),
-        exposition=metrics.exposition,
+        exposition=exposition,
         metrics_token=settings.metrics_token,
         content_type=CONTENT_TYPE,
     )

@@ -3,7 +3,12 @@
 No label holds a key, a user or a session: labels are few and known in number.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from passthrough.policy.ledger import Entry
 
@@ -36,7 +41,6 @@ class Metrics:
         self._unpriced = Counter(
             "passthrough_unpriced_calls", "Calls of a model without a known price.", registry=self.registry
         )
-        self.open_calls = Gauge("passthrough_open_calls", "Calls being served now.", registry=self.registry)
         # children by label values: a lookup here is cheaper than prometheus_client's own
         self._counters: dict[tuple[str, str, int, str], Counter] = {}
         self._histograms: dict[str, Histogram] = {}
@@ -70,5 +74,20 @@ class Metrics:
         if entry.price_status == "unknown_model":
             self._unpriced.inc()
 
+    def watch(self, kind: Literal["counter", "gauge"], name: str, text: str, read: Callable[[], float]) -> None:
+        """Show a number that is kept elsewhere; it is read when somebody asks."""
+        self.registry.register(_Watched(kind, name, text, read))
+
     def exposition(self) -> bytes:
         return generate_latest(self.registry)
+
+
+class _Watched(Collector):
+    def __init__(self, kind: Literal["counter", "gauge"], name: str, text: str, read: Callable[[], float]) -> None:
+        self._family = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
+        self._name = name
+        self._text = text
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._family(self._name, self._text, value=self._read())

@@ -9,6 +9,7 @@ import functools
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
 import ssl
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -104,6 +106,7 @@ async def serve(
     database_url: str,
     tls: ssl.SSLContext | None = None,
     sandbox: Credentials | None = None,
+    metrics_dir: Path | None = None,
     life: int | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain. A second signal cuts what is still open.
@@ -121,7 +124,7 @@ async def serve(
         loop.add_signal_handler(number, asked_to_stop)
     if life is not None:
         _at_end_of(life, asked_to_stop)
-    async with service(settings, database_url=database_url, sandbox=sandbox) as served:
+    async with service(settings, database_url=database_url, sandbox=sandbox, metrics_dir=metrics_dir) as served:
         server, runner = await accept(served, sock, tls)
         _log.info("serving", extra={"address": sock.getsockname()[:2], "tls": tls is not None, "pid": os.getpid()})
         await stop.wait()
@@ -215,12 +218,24 @@ def run(settings: Settings, *, migrate: bool, tls: ssl.SSLContext | None, sandbo
             uvloop.run(serve(settings, sock, database_url=url, tls=tls))
             return
 
+        metrics_dir = _fresh(settings.data_dir / "metrics") if settings.workers > 1 else None
+        ready = functools.partial(
+            serve, settings, sock, database_url=url, tls=tls, sandbox=credentials, metrics_dir=metrics_dir
+        )
+
         def worker(life: int) -> None:
-            uvloop.run(serve(settings, sock, database_url=url, tls=tls, sandbox=credentials, life=life))
+            uvloop.run(ready(life=life))
 
         for number in range(settings.workers):
             supervisor.add(f"worker {number + 1}", worker)
         supervisor.run()
+
+
+def _fresh(folder: Path) -> Path:
+    """An empty folder: what another run left there is nobody's any more."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
+    return folder
 
 
 def _with_master_key(settings: Settings) -> Settings:

@@ -1,0 +1,71 @@
+"""Metrics of one process, and of several behind one address."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from passthrough.metrics import Metrics
+from passthrough.metrics_merged import merged_metrics
+from passthrough.policy.ledger import Entry
+
+
+def samples(exposition: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(exposition.decode())
+        for sample in family.samples
+    }
+
+
+def with_calls(count: int, *, open_calls: int) -> Metrics:
+    metrics = Metrics()
+    metrics.watch("gauge", "passthrough_open_calls", "Calls being served now.", lambda: open_calls)
+    for _ in range(count):
+        entry = Entry(call_id="x", started_at=0.0, duration_ms=30, service="bedrock-runtime", operation="Converse")
+        entry.status, entry.input_tokens, entry.output_tokens = 200, 3, 4
+        metrics.call_ended(entry)
+    return metrics
+
+
+CALLS = (
+    "passthrough_calls_total",
+    (("operation", "Converse"), ("outcome", "ok"), ("service", "bedrock-runtime"), ("status", "200")),
+)
+OPEN = ("passthrough_open_calls", ())
+OUTPUT = ("gen_ai_client_token_usage_total", (("gen_ai_token_type", "output"),))
+
+
+def test_calls_and_tokens_are_counted() -> None:
+    found = samples(with_calls(3, open_calls=1).exposition())
+    assert found[CALLS] == 3
+    assert found[OUTPUT] == 12
+    assert found[OPEN] == 1
+
+
+def test_a_call_of_a_model_without_a_price_is_counted() -> None:
+    metrics = Metrics()
+    metrics.call_ended(Entry(call_id="x", started_at=0.0, price_status="unknown_model"))
+    assert samples(metrics.exposition())[("passthrough_unpriced_calls_total", ())] == 1
+
+
+async def test_several_workers_are_summed_and_a_dead_one_keeps_its_counts_only(tmp_path: Path) -> None:
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    (tmp_path / f"{int(dead.stdout)}.prom").write_bytes(with_calls(2, open_calls=7).exposition())
+    (tmp_path / f"{os.getppid()}.prom").write_bytes(with_calls(5, open_calls=10).exposition())
+    own = with_calls(1, open_calls=100)
+    async with merged_metrics(tmp_path, own.exposition) as merged:
+        found = samples(merged.exposition())
+    assert found[CALLS] == 8
+    assert found[OUTPUT] == 32
+    assert found[OPEN] == 110
+
+
+async def test_a_worker_leaves_its_last_counts_to_the_others(tmp_path: Path) -> None:
+    own = with_calls(1, open_calls=0)
+    async with merged_metrics(tmp_path, own.exposition):
+        own.call_ended(Entry(call_id="y", started_at=0.0, status=200, service="bedrock-runtime", operation="Converse"))
+    (left,) = tmp_path.glob("*.prom")
+    assert samples(left.read_bytes())[CALLS] == 2
