@@ -13,9 +13,9 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,16 +23,12 @@ from typing import Any, TypeVar
 import asyncpg
 import uvloop
 from aiohttp import ClientSession, ClientTimeout
-from sqlalchemy import insert
 
 from passthrough.app import Service, service
 from passthrough.policy.credentials import Credentials
-from passthrough.policy.keys import digest, display_name, mint
 from passthrough.sandbox import DEFAULT_CREDENTIALS, Received, Sandbox
 from passthrough.serving import accept, listen
 from passthrough.settings import Settings
-from passthrough.storage.database import open_database
-from passthrough.storage.schema import Key
 
 T = TypeVar("T")
 
@@ -62,17 +58,8 @@ class Running:
 
     async def key(self, **fields: Any) -> str:
         """A new virtual key, made through the API; `fields` as in `/key/generate`."""
-        if not any("/key/generate" in str(route.resource) for route in self.service.application.router.routes()):
-            return await self._stored_key(fields)
         answer = await self.administrate("POST", "/key/generate", fields)
         return str(answer["key"])
-
-    async def _stored_key(self, fields: Mapping[str, Any]) -> str:
-        """A key of an application that has no admin API."""
-        key = mint()
-        async with open_database(self.database_url) as database, database.begin() as connection:
-            await connection.execute(insert(Key).values(key_id=digest(key), key_name=display_name(key), **fields))
-        return key
 
     async def administrate(self, method: str, path: str, document: Mapping[str, Any] | None = None) -> Any:
         """Call the admin API with the master key; anything but success fails the test."""
@@ -162,14 +149,14 @@ class Blocking:
 
 
 @contextmanager
-def in_thread(database_url: str, data_dir: Path, **options: Any) -> Iterator[Blocking]:
-    """Serve from a thread with the event loop that the program uses; `options` are those of `running`."""
+def in_thread(opens: Callable[[], AbstractAsyncContextManager[Running]]) -> Iterator[Blocking]:
+    """Serve from a thread with the event loop that the program uses; `opens` is `running` with its arguments."""
     begun: Future[Blocking] = Future()
     end = asyncio.Event()
 
     async def serve() -> None:
         try:
-            async with running(database_url, data_dir, **options) as proxy:
+            async with opens() as proxy:
                 begun.set_result(Blocking(proxy, asyncio.get_running_loop()))
                 await end.wait()
         except BaseException as error:
