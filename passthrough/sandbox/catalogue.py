@@ -59,6 +59,11 @@ def find(method: str, path: str) -> tuple[Target, Mapping[str, str]] | None:
     return None
 
 
+def load() -> None:
+    """Reads botocore's models (0.1 s), so that the first request need not wait for it."""
+    _targets()
+
+
 @lru_cache(maxsize=1)
 def _targets() -> Mapping[tuple[str, str], list[Target]]:
     """All endpoints by method and first path segment, those with the most literal text first."""

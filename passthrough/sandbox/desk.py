@@ -88,6 +88,9 @@ class Desk:
             answer = HTML if plan.has("html") else _answer(asked, plan)
         except Refusal as refusal:
             answer = _refused(refusal, target.dialect)
+        except RecursionError:  # JSON nested a thousand levels deep: nobody's prompt
+            nested = Refusal(400, "SerializationException", "The request body is nested too deeply.")
+            answer = _refused(nested, target.dialect)
         return _with_headers(answer, _identified(answer.headers, request_id)), plan
 
     def _ask(self, received: Received, target: Target, labels: Mapping[str, str], request_id: str) -> Asked:

@@ -92,17 +92,20 @@ def example_of(schema: Any) -> Any:
     for fixed in ("const", "default"):
         if fixed in schema:
             return schema[fixed]
-    if schema.get("enum"):
-        return schema["enum"][0]
-    for choice in ("anyOf", "oneOf", "allOf"):
-        if schema.get(choice):
-            return example_of(schema[choice][0])
-    kind = schema.get("type", "object" if "properties" in schema else "string")
-    kind = kind[0] if isinstance(kind, list) and kind else kind
+    for choice in ("enum", "anyOf", "oneOf", "allOf"):
+        options = schema.get(choice)
+        if isinstance(options, list) and options:
+            return options[0] if choice == "enum" else example_of(options[0])
+    properties = schema.get("properties")
+    kind = schema.get("type", "string" if properties is None else "object")
+    if isinstance(kind, list) and kind:
+        kind = kind[0]
     if kind == "object":
-        return {name: example_of(inner) for name, inner in schema.get("properties", {}).items()}
+        return (
+            {name: example_of(inner) for name, inner in properties.items()} if isinstance(properties, Mapping) else {}
+        )
     if kind == "array":
-        return [example_of(schema.get("items", {}))]
-    if kind in {"integer", "number"}:
+        return [example_of(schema.get("items"))]
+    if kind in ("integer", "number"):  # a tuple, because a list may be what is asked
         return schema.get("minimum", 1)
     return {"boolean": True, "null": None}.get(str(kind), "sandbox")

@@ -12,7 +12,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from passthrough.policy.credentials import Credentials
-from passthrough.sandbox import script
+from passthrough.sandbox import catalogue, script
 from passthrough.sandbox.access import DEFAULT_BEARER_TOKEN, DEFAULT_CREDENTIALS, Gate
 from passthrough.sandbox.desk import Desk
 from passthrough.sandbox.exchange import Answer, Received, Streamed
@@ -75,6 +75,7 @@ class Sandbox:
 
     async def __aenter__(self) -> Self:
         self._closing = asyncio.Event()
+        await asyncio.to_thread(catalogue.load)
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_route("*", r"/{any:[\s\S]*}", self._handle)
         app.on_response_prepare.append(_without_server)

@@ -41,8 +41,12 @@ def titan_embedding(asked: Asked, document: Json) -> tuple[Json, int | None]:
     tokens = max(1, count(text))
     body: Json = {"embedding": vector, "inputTextTokenCount": tokens}
     if not is_v1:
-        body["embeddingsByType"] = dict.fromkeys(document.get("embeddingTypes", ["float"]), vector)
+        body["embeddingsByType"] = dict.fromkeys(map(str, _kinds(document, "embeddingTypes")), vector)
     return body, tokens
+
+
+def _kinds(document: Json, key: str) -> list[Any]:
+    return as_list(document.get(key)) or ["float"]
 
 
 def multimodal_embedding(asked: Asked, document: Json) -> tuple[Json, int | None]:
@@ -67,8 +71,8 @@ def cohere_embeddings(asked: Asked, document: Json) -> tuple[Json, int | None]:
     vectors = [embedding(text, dimensions) for text in texts or [text_of(document)]]
     body: Json = {"id": asked.request_id, "texts": texts}
     if "embedding_types" in document or is_v4:
-        kinds = as_list(document.get("embedding_types")) or ["float"]
-        body |= {"response_type": "embeddings_by_type", "embeddings": {str(kind): vectors for kind in kinds}}
+        by_type = dict.fromkeys(map(str, _kinds(document, "embedding_types")), vectors)
+        body |= {"response_type": "embeddings_by_type", "embeddings": by_type}
     else:
         body |= {"response_type": "embeddings_floats", "embeddings": vectors}
     return body, max(1, sum(map(count, texts)))

@@ -1,11 +1,14 @@
-"""Bedrock API keys: taken where AWS takes them."""
+"""Credentials over a socket: signatures, session tokens, and Bedrock API keys where AWS takes them."""
 
 import pytest
 from aiohttp import ClientSession
 
-from passthrough.sandbox import DEFAULT_BEARER_TOKEN, Sandbox
-from tests.sandbox.client import send
+from passthrough.policy.credentials import Credentials
+from passthrough.sandbox import DEFAULT_BEARER_TOKEN, DEFAULT_CREDENTIALS, Sandbox
+from tests.sandbox.client import HELLO, MODEL, call, send, sign
+from tests.sandbox.conftest import Clients
 
+TEMPORARY = Credentials("ASIATEMPORARY", "temporary-secret", "a-session-token")
 BODY = b'{"messages": [{"role": "user", "content": [{"text": "hi"}]}]}'
 
 
@@ -50,3 +53,31 @@ async def test_a_sandbox_without_an_api_key_takes_none(http: ClientSession) -> N
         response, _ = await send(http, "POST", url, bearer(DEFAULT_BEARER_TOKEN), BODY)
 
     assert response.status == 403
+
+
+async def test_a_boto3_client_with_wrong_credentials_gets_awss_error(sandbox: Sandbox, clients: Clients) -> None:
+    client = clients(sandbox, credentials=Credentials(DEFAULT_CREDENTIALS.access_key, "wrong"))
+
+    with pytest.raises(client.exceptions.ClientError) as caught:
+        await call(client, "converse", modelId=MODEL, messages=HELLO)
+
+    assert caught.value.response["Error"]["Code"] == "InvalidSignatureException"
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
+
+
+async def test_temporary_credentials_work_until_they_expire(clients: Clients) -> None:
+    async with Sandbox(credentials=[TEMPORARY], pace_seconds=0) as sandbox:
+        client = clients(sandbox, credentials=TEMPORARY)
+        await call(client, "converse", modelId=MODEL, messages=HELLO)
+        sandbox.expire(TEMPORARY.access_key)
+
+        with pytest.raises(client.exceptions.ClientError, match="ExpiredTokenException"):
+            await call(client, "converse", modelId=MODEL, messages=HELLO)
+
+
+async def test_the_raw_bytes_on_the_wire_are_what_is_verified(sandbox: Sandbox, http: ClientSession) -> None:
+    for path in ("/model/a%3A0/converse", "/model/a:0/converse", "/model/arn:aws:x:::y/z/converse"):
+        url = f"{sandbox.url}{path}"
+        response, answer = await send(http, "POST", url, sign("POST", url, body=BODY), BODY)
+
+        assert response.status == 200, answer

@@ -77,6 +77,7 @@ BEARER = [("Authorization", f"Bearer {DEFAULT_BEARER_TOKEN}")]
         (b"{", "SerializationException", "not valid JSON"),
         (b"\xff", "SerializationException", "not valid JSON"),
         (b"[]", "SerializationException", "must be a JSON object"),
+        (b'{"system": ' + b"[" * 5000 + b"]" * 5000 + b"}", "SerializationException", "nested too deeply"),
         (b'{"messages": {}}', "SerializationException", "'messages' must be a JSON list"),
         (b'{"inferenceConfig": {"maxTokens": true}}', "SerializationException", "must be a JSON integer"),
         (
@@ -91,9 +92,9 @@ BEARER = [("Authorization", f"Bearer {DEFAULT_BEARER_TOKEN}")]
             b'{"messages": [{"content": [], "role": "x"}, {"role": "user"}]}',
             "ValidationException",
             (
-                "2 validation errors detected: Value 'x' at 'messages.1.member.role' failed to satisfy constraint: Member "
-                "must satisfy enum value set: [user, assistant, system]; Value at 'messages.2.member.content' failed to "
-                "satisfy constraint: Member must not be null"
+                "2 validation errors detected: Value 'x' at 'messages.1.member.role' failed to satisfy constraint: "
+                "Member must satisfy enum value set: [user, assistant, system]; Value at 'messages.2.member.content' "
+                "failed to satisfy constraint: Member must not be null"
             ),
         ),
     ],

@@ -62,6 +62,38 @@ async def test_answers_have_bedrocks_headers_and_no_server(sandbox: Sandbox, htt
     assert stream.headers["Content-Type"] == "application/vnd.amazon.eventstream"
 
 
+@pytest.mark.parametrize("sent", [b'{"messages"', b""])
+async def test_a_client_that_leaves_in_the_middle_of_its_request_is_nobodys_error(
+    sent: bytes, sandbox: Sandbox, journal: list[Received], http: ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, port = sandbox.url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"POST /model/m/converse HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n" + sent)
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+
+    response, _ = await send(http, "POST", f"{sandbox.url}/model/m/converse", BEARER, BODY)
+
+    assert response.status == 200
+    assert [received.body for received in journal] == [BODY]
+    assert not caplog.records
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_stream_is_reported_and_nobodys_error(
+    http: ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended: asyncio.Queue[bool] = asyncio.Queue()
+    async with Sandbox(pace_seconds=0.01, on_end=lambda _, whole: ended.put_nowait(whole)) as sandbox:
+        response = await http.post(f"{sandbox.url}/model/m/converse-stream", data=BODY, headers=dict(BEARER))
+        await response.content.readany()
+        response.close()
+
+        async with asyncio.timeout(5):
+            assert await ended.get() is False
+    assert not caplog.records
+
+
 async def test_frames_are_padded_with_a_key_of_changing_length(sandbox: Sandbox, http: ClientSession) -> None:
     _, raw = await send(http, "POST", f"{sandbox.url}/model/m/converse-stream", BEARER, BODY)
 

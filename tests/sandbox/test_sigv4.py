@@ -4,16 +4,14 @@ import time
 from collections.abc import Callable, Mapping
 
 import pytest
-from aiohttp import ClientSession
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from passthrough.errors import Refusal
 from passthrough.policy.credentials import Credentials
-from passthrough.sandbox import DEFAULT_CREDENTIALS, Received, Sandbox
+from passthrough.sandbox import DEFAULT_CREDENTIALS, Received
 from passthrough.sandbox.access import Gate
-from tests.sandbox.client import HELLO, MODEL, Signed, call, send, sign
-from tests.sandbox.conftest import Clients
+from tests.sandbox.client import Signed, sign
 
 URL = "https://bedrock-runtime.us-east-1.amazonaws.com/model/anthropic.claude-v2%3A1/converse?b=2&a=x%20y"
 BODY = b'{"messages": []}'
@@ -272,32 +270,3 @@ def test_a_request_signed_with_the_http_date_is_let_in() -> None:
 
     assert "X-Amz-Date" not in request.headers
     assert admit(received(URL, headers))
-
-
-async def test_a_boto3_client_with_wrong_credentials_gets_awss_error(sandbox: Sandbox, clients: Clients) -> None:
-    client = clients(sandbox, credentials=Credentials(DEFAULT_CREDENTIALS.access_key, "wrong"))
-
-    with pytest.raises(client.exceptions.ClientError) as caught:
-        await call(client, "converse", modelId=MODEL, messages=HELLO)
-
-    assert caught.value.response["Error"]["Code"] == "InvalidSignatureException"
-    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
-
-
-async def test_temporary_credentials_work_until_they_expire(clients: Clients) -> None:
-    async with Sandbox(credentials=[TEMPORARY], pace_seconds=0) as sandbox:
-        client = clients(sandbox, credentials=TEMPORARY)
-        await call(client, "converse", modelId=MODEL, messages=HELLO)
-        sandbox.expire(TEMPORARY.access_key)
-
-        with pytest.raises(client.exceptions.ClientError, match="ExpiredTokenException"):
-            await call(client, "converse", modelId=MODEL, messages=HELLO)
-
-
-async def test_the_raw_bytes_on_the_wire_are_what_is_verified(sandbox: Sandbox, http: ClientSession) -> None:
-    for path in ("/model/a%3A0/converse", "/model/a:0/converse", "/model/arn:aws:x:::y/z/converse"):
-        url = f"{sandbox.url}{path}"
-        body = b'{"messages": [{"role": "user", "content": [{"text": "hi"}]}]}'
-        response, answer = await send(http, "POST", url, sign("POST", url, body=body), body)
-
-        assert response.status == 200, answer
