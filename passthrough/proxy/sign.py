@@ -2,7 +2,8 @@
 
 The rule this module keeps: **what is signed is what is sent**. The path goes up as it came, so it is the
 raw path that is canonicalised; the query is rewritten once by `canonical_query`, and the result is both
-signed and sent. The algorithm: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
+signed and sent, in the client's order; only what is signed is sorted. The algorithm:
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 
 It is written by hand because every call pays for it: botocore's signer parses and rebuilds the request and
 derives the key anew each time. Here, what depends on the credentials and the day alone is computed once
@@ -115,8 +116,8 @@ class Signer:
 def canonical_query(raw: str) -> str:
     """Rewrite a raw query to the spelling that AWS reproduces when it checks a signature; drop presigning.
 
-    Send what this returns: SDKs write queries so already, for them nothing changes. A `+` stands for itself,
-    as in every AWS query; a name without `=` gets one.
+    Send what this returns: SDKs write queries so already, for them nothing changes, their order included. A `+`
+    stands for itself, as in every AWS query; a name without `=` gets one.
     """
     if not raw:
         return ""
@@ -125,9 +126,8 @@ def canonical_query(raw: str) -> str:
         name, _, value = part.partition(b"=")
         plain = unquote_to_bytes(name)
         if part and plain.lower() not in PRESIGN_PARAMETERS:
-            pairs.append((quote(plain, safe=""), quote(unquote_to_bytes(value), safe="")))
-    pairs.sort()
-    return "&".join([f"{name}={value}" for name, value in pairs])
+            pairs.append(f"{quote(plain, safe='')}={quote(unquote_to_bytes(value), safe='')}")
+    return "&".join(pairs)
 
 
 def canonical_uri(path: str) -> str:
@@ -160,8 +160,16 @@ def canonical_headers(pairs: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, byte
 
 def canonical_request(method: str, uri: str, query: str, block: bytes, names: bytes, payload_sha256: str) -> bytes:
     """Write down what of a request is signed. The empty line belongs to the format: it ends the headers."""
+    if "&" in query:
+        query = "&".join(sorted(query.split("&"), key=_name_then_value))
     head = f"{method}\n{uri}\n{query}\n".encode()
     return b"\n".join((head + block, b"", names, payload_sha256.encode()))
+
+
+def _name_then_value(pair: str) -> tuple[str, str]:
+    # not the text as it is: "a-b=" would come before "a="
+    name, _, value = pair.partition("=")
+    return name, value
 
 
 def string_to_sign(amz_date: str, scope: str, request: bytes) -> bytes:

@@ -106,6 +106,12 @@ def test_a_raw_query_is_made_what_the_crt_reproduces_from_it(raw: str) -> None:
     assert by_us(Request(query=canonical), signer=SIGNER) == by_crt(Request(query=raw))
 
 
+@pytest.mark.parametrize("query", ["z=1&a=2", "a=2&a=1", "a-b=1&a=1", "a=%2F&a=%21&a="])
+def test_a_query_keeps_its_order_and_is_signed_sorted(query: str) -> None:
+    assert canonical_query(query) == query
+    assert by_us(Request(query=query), signer=SIGNER) == by_crt(Request(query=query))
+
+
 @settings(max_examples=300)
 @given(st.text(max_size=30))
 def test_a_canonical_query_has_one_spelling_and_stays_as_it_is(raw: str) -> None:
@@ -114,7 +120,6 @@ def test_a_canonical_query_has_one_spelling_and_stays_as_it_is(raw: str) -> None
 
     assert canonical_query(canonical) == canonical
     pairs = [tuple(pair.split("=")) for pair in canonical.split("&") if pair]
-    assert pairs == sorted(pairs)
     assert all(UNRESERVED.fullmatch(name) and UNRESERVED.fullmatch(value) for name, value in pairs)
 
 
@@ -126,8 +131,8 @@ def test_a_canonical_query_has_one_spelling_and_stays_as_it_is(raw: str) -> None
         ("nextToken=a+b", "nextToken=a%2Bb"),
         ("x=1:2/3", "x=1%3A2%2F3"),
         ("flag", "flag="),
-        ("b=1&&a=2&", "a=2&b=1"),
-        ("a=2&a=1", "a=1&a=2"),
+        ("b=1&&a=2&", "b=1&a=2"),
+        ("a=2&a=1", "a=2&a=1"),
         ("a=b=c", "a=b%3Dc"),
         ("a=%c3%a9", "a=%C3%A9"),
         ("a=%zz&b=%", "a=%25zz&b=%25"),
