@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from aiohttp import web
 
 from passthrough.admin.endpoint import Authenticate, Endpoint, Server
+from passthrough.admin.key_rotation import Rotation
+from passthrough.admin.key_rotation_routes import KeyRotationRoutes
 from passthrough.admin.key_routes import KeyRoutes
 from passthrough.admin.keys import Keys
 from passthrough.storage.database import Database
@@ -22,7 +24,12 @@ def add_admin_routes(
     more: Iterable[Endpoint] = (),
 ) -> None:
     """Serve the admin API. `clock` gives seconds since 1970; `more` are endpoints of other nouns (spend)."""
-    endpoints = [*KeyRoutes(Keys(database, clock)).endpoints(), *more]
+    keys = Keys(database, clock)
+    endpoints = [
+        *KeyRoutes(keys).endpoints(),
+        *KeyRotationRoutes(keys, Rotation(database, keys)).endpoints(),
+        *more,
+    ]
     by_path: dict[str, list[Endpoint]] = {}
     for endpoint in endpoints:
         by_path.setdefault(endpoint.path, []).append(endpoint)

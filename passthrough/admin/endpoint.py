@@ -39,13 +39,17 @@ Authenticate = Callable[[Mapping[str, str]], Awaitable[Caller]]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a handler is given. `body` and `query` are of the endpoint's types, `parts` the path's parameters."""
+    """What a handler is given. `body` and `query` are of the endpoint's types, `parts` the path's parameters.
+
+    `accept` is the header of this name, for the few answers that come in several forms.
+    """
 
     body: Any  # of Endpoint.body
     query: Any  # of Endpoint.query
     parts: Mapping[str, str]
     key: VirtualKey
     actor: Actor
+    accept: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +131,7 @@ class Server:
         query = _query(request, endpoint.query)
         body = await _body(request, endpoint.body)
         named = {name: urllib.parse.unquote(part) for name, part in parts.groupdict().items()}
-        answer = await endpoint.handle(Asked(body, query, named, key, actor))
+        answer = await endpoint.handle(Asked(body, query, named, key, actor, request.headers.get("Accept", "")))
         return answer if isinstance(answer, web.StreamResponse) else answered(answer)
 
     async def _caller(self, request: web.Request, endpoint: Endpoint) -> VirtualKey:

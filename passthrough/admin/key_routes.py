@@ -1,75 +1,84 @@
-"""The routes below /key."""
+"""The routes below /key by which keys are made, shown, changed and deleted."""
 
 import math
-from typing import Any
-
-import msgspec
 
 from passthrough.admin.endpoint import Asked, Endpoint
-from passthrough.admin.keys import Keys, status_of, unknown_key
-from passthrough.admin.schemas.keys import (
-    DeletedKeys,
-    DeleteKeys,
-    GeneratedKey,
-    GenerateKey,
-    KeyAnswer,
-    KeyInfo,
-    KeyInfoQuery,
-    KeyList,
-    KeyListQuery,
-    KeyReference,
-    KeyRow,
-    UpdateKey,
-)
+from passthrough.admin.key_answers import key_answer, key_row
+from passthrough.admin.keys import Keys, unknown_key
+from passthrough.admin.schemas import keys as schemas
 from passthrough.errors import Refusal, invalid
 from passthrough.policy.keys import key_id_of
 from passthrough.storage.key_pages import Filter, Page
 from passthrough.storage.rows import Row
 
-_UNKNOWN = {404: "there is no such key"}
+UNKNOWN = {404: "There is no such key."}
 
 
 class KeyRoutes:
-    """Requests about keys, handed to `Keys` and its rows made into answers."""
+    """Requests about keys, handed to `Keys`, and its rows made into answers."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
 
     def endpoints(self) -> list[Endpoint]:
+        return [*self._reading(), *self._writing()]
+
+    def _reading(self) -> list[Endpoint]:
         return [
-            Endpoint(
-                method="POST",
-                path="/key/generate",
-                handle=self.generate,
-                body=GenerateKey,
-                answer=GeneratedKey,
-                summary="Make a key; the answer is the only place where its text ever is.",
-            ),
             Endpoint(
                 method="GET",
                 path="/key/info",
                 handle=self.info,
-                query=KeyInfoQuery,
-                answer=KeyInfo,
+                query=schemas.KeyInfoQuery,
+                answer=schemas.KeyInfo,
                 access="own",
-                refuses=_UNKNOWN,
+                refuses=UNKNOWN,
                 summary="Show a key; without `key`, the caller's own.",
+            ),
+            Endpoint(
+                method="POST",
+                path="/v2/key/info",
+                handle=self.infos,
+                body=schemas.KeyReferences,
+                answer=schemas.KeyInfos,
+                summary="Show several keys; those that do not exist are left out.",
             ),
             Endpoint(
                 method="GET",
                 path="/key/list",
                 handle=self.list,
-                query=KeyListQuery,
-                answer=KeyList,
+                query=schemas.KeyListQuery,
+                answer=schemas.KeyList,
                 summary="List keys, a page at a time.",
+            ),
+            Endpoint(
+                method="GET",
+                path="/key/aliases",
+                handle=self.aliases,
+                query=schemas.AliasQuery,
+                answer=schemas.AliasList,
+                summary="List the aliases of keys in their order, a page at a time.",
+            ),
+        ]
+
+    def _writing(self) -> list[Endpoint]:
+        blocking = (("block", self.block), ("unblock", self.unblock))
+        return [
+            Endpoint(
+                method="POST",
+                path="/key/generate",
+                handle=self.generate,
+                body=schemas.GenerateKey,
+                answer=schemas.GeneratedKey,
+                summary="Make a key; the answer is the only place where its text ever is.",
             ),
             Endpoint(
                 method="POST",
                 path="/key/update",
                 handle=self.update,
-                body=UpdateKey,
-                answer=KeyAnswer,
-                refuses=_UNKNOWN,
+                body=schemas.UpdateKey,
+                answer=schemas.KeyAnswer,
+                refuses=UNKNOWN,
                 summary="Change what is given of a key; null takes away.",
             ),
             *(
@@ -77,30 +86,29 @@ class KeyRoutes:
                     method="POST",
                     path=f"/key/{verb}",
                     handle=handle,
-                    body=KeyReference,
-                    answer=KeyAnswer,
-                    refuses=_UNKNOWN,
+                    body=schemas.KeyReference,
+                    answer=schemas.KeyAnswer,
+                    refuses=UNKNOWN,
                     summary=f"{verb.capitalize()} a key, at once on every worker.",
                 )
-                for verb, handle in (("block", self.block), ("unblock", self.unblock))
+                for verb, handle in blocking
             ),
             Endpoint(
                 method="POST",
                 path="/key/delete",
                 handle=self.delete,
-                body=DeleteKeys,
-                answer=DeletedKeys,
-                refuses=_UNKNOWN,
+                body=schemas.DeleteKeys,
+                answer=schemas.DeletedKeys,
+                refuses=UNKNOWN,
                 summary="Delete keys by themselves, their SHA-256 or their aliases: all of them, or none.",
             ),
         ]
 
-    async def generate(self, asked: Asked) -> GeneratedKey:
+    async def generate(self, asked: Asked) -> schemas.GeneratedKey:
         made = await self._keys.generate(asked.body, asked.actor)
-        shown = self.shown(made.row)
-        return msgspec.convert({**shown, "key": made.key, "token_id": shown["token"]}, GeneratedKey)
+        return key_answer(made.row, self._keys.now(), schemas.GeneratedKey, key=made.key, token_id=made.row["key_id"])
 
-    async def info(self, asked: Asked) -> KeyInfo:
+    async def info(self, asked: Asked) -> schemas.KeyInfo:
         wanted = asked.query.key
         if wanted is None and asked.key.is_master:
             raise invalid("The parameter 'key' is missing: the master key has no row of its own.", param="key")
@@ -109,59 +117,66 @@ class KeyRoutes:
         rows = await self._keys.info([asked.key.key_id if wanted is None or not asked.key.is_master else wanted])
         if not rows:
             raise unknown_key()
-        return KeyInfo(key=rows[0]["key_id"], info=msgspec.convert(self.shown(rows[0]), KeyRow))
+        return schemas.KeyInfo(key=rows[0]["key_id"], info=key_row(rows[0], self._keys.now()))
 
-    async def list(self, asked: Asked) -> KeyList:
-        query: KeyListQuery = asked.query
+    async def infos(self, asked: Asked) -> schemas.KeyInfos:
+        rows = await self._keys.info(asked.body.keys)
+        now = self._keys.now()
+        return schemas.KeyInfos(key=[row["key_id"] for row in rows], info=[key_row(row, now) for row in rows])
+
+    async def list(self, asked: Asked) -> schemas.KeyList:
+        query: schemas.KeyListQuery = asked.query
         whole = query.key_alias if not query.substring_matching else None
-        pieces = [piece for piece in (query.search, query.key_alias if not whole else None) if piece]
         which = Filter(
             user_id=query.user_id,
             team_id=query.team_id,
             key_id=key_id_of(query.key_hash) if query.key_hash else None,
-            alias=whole,
-            pieces=tuple(pieces),
+            alias=whole or None,
+            pieces=tuple(piece for piece in (query.search, None if whole else query.key_alias) if piece),
             status=query.status,
         )
         page = Page(number=query.page, size=query.size, order=query.sort_by, descending=query.sort_order == "desc")
         rows, total = await self._keys.page(which, page)
-        shown: list[str | KeyRow] = [
-            msgspec.convert(self.shown(row), KeyRow) if query.return_full_object else row["key_id"] for row in rows
-        ]
-        return KeyList(
-            keys=shown, total_count=total, current_page=query.page, total_pages=math.ceil(total / query.size)
+        now = self._keys.now()
+        return schemas.KeyList(
+            keys=[key_row(row, now) if query.return_full_object else row["key_id"] for row in rows],
+            total_count=total,
+            current_page=query.page,
+            total_pages=math.ceil(total / query.size),
         )
 
-    async def update(self, asked: Asked) -> KeyAnswer:
+    async def aliases(self, asked: Asked) -> schemas.AliasList:
+        query: schemas.AliasQuery = asked.query
+        which = Filter(has_alias=True, pieces=(query.search,) if query.search else ())
+        page = Page(number=query.page, size=query.size, order="key_alias", descending=False)
+        rows, total = await self._keys.page(which, page)
+        return schemas.AliasList(
+            aliases=[row["key_alias"] for row in rows],
+            total_count=total,
+            current_page=query.page,
+            total_pages=math.ceil(total / query.size),
+            size=query.size,
+        )
+
+    async def update(self, asked: Asked) -> schemas.KeyAnswer:
         return self._answer(await self._keys.update(asked.body, asked.actor))
 
-    async def block(self, asked: Asked) -> KeyAnswer:
+    async def block(self, asked: Asked) -> schemas.KeyAnswer:
         return self._answer(await self._keys.block(asked.body.key, asked.actor, blocked=True))
 
-    async def unblock(self, asked: Asked) -> KeyAnswer:
+    async def unblock(self, asked: Asked) -> schemas.KeyAnswer:
         return self._answer(await self._keys.block(asked.body.key, asked.actor, blocked=False))
 
-    async def delete(self, asked: Asked) -> DeletedKeys:
+    async def delete(self, asked: Asked) -> schemas.DeletedKeys:
         references, aliases = asked.body.keys or [], asked.body.key_aliases or []
         if not references and not aliases:
             raise invalid("The field 'keys' is missing: name keys, or key_aliases.", param="keys")
         await self._keys.delete(references, aliases, asked.actor)
         # As they were named, which is LiteLLM's answer: what opened something no longer does.
-        return DeletedKeys(deleted_keys=[*references, *aliases])
+        return schemas.DeletedKeys(deleted_keys=[*references, *aliases])
 
-    def shown(self, row: Row) -> dict[str, Any]:
-        """Give a row under the names of the API; what was never counted has spent nothing."""
-        return {
-            **row,
-            "token": row["key_id"],
-            "status": status_of(row, self._keys.now()),
-            "spend": row["spend"] or 0,
-            "total_spend": row["total_spend"] or 0,
-        }
-
-    def _answer(self, row: Row) -> KeyAnswer:
-        shown = self.shown(row)
-        return msgspec.convert({**shown, "key": shown["token"]}, KeyAnswer)
+    def _answer(self, row: Row) -> schemas.KeyAnswer:
+        return key_answer(row, self._keys.now(), schemas.KeyAnswer, key=row["key_id"])
 
     async def _is_own(self, reference: str, asked: Asked) -> bool:
         wanted = key_id_of(reference)

@@ -3,24 +3,26 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Final
 
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from passthrough.admin.patch import columns, exact, expiry
+from passthrough.admin.restrictions import check_restrictions
 from passthrough.admin.schemas.keys import GenerateKey, KeyFields, UpdateKey
 from passthrough.admin.schemas.requests import given
 from passthrough.errors import Refusal, invalid
 from passthrough.policy.keys import KEY_PREFIX, SHORTEST_KEY, digest, display_name, key_id_of, mint
-from passthrough.storage.audit import Actor
+from passthrough.storage.audit import Actor, record
 from passthrough.storage.database import Database
 from passthrough.storage.key_pages import Filter, Page, page_of, rows_of
 from passthrough.storage.rows import KEYS, TEAMS, USERS, Row, Taken
 from passthrough.storage.schema import FormerKey, Key, Spend
 
 # Of a request's fields, those that are no columns of a key.
-_NO_COLUMNS: Final = frozenset({"key", "key_type", "spend"})
+_NO_COLUMNS: Final = frozenset({"key", "key_type", "spend", "new_key", "grace_period"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +46,16 @@ class Keys:
     async def generate(self, request: GenerateKey, actor: Actor) -> Made:
         """Make a key; raises a 400 for what cannot be, such as an alias that is taken."""
         text = request.key or mint()
-        check_text(text)
+        check_text(text, param="key")
         key_id = digest(text)
-        values = self._columns(request, {})
         async with self._database.begin() as connection:
-            await self._ensure_owners(connection, values, actor)
+            values = await self.columns(connection, request, {}, actor)
             if await connection.scalar(select(FormerKey.key_id).where(FormerKey.former_id == key_id)):
-                raise _explained(Taken("pk_keys"), values)
+                raise explained(Taken("pk_keys"), values)
             try:
                 await KEYS.create(connection, {**values, "key_id": key_id, "key_name": display_name(text)}, actor)
             except Taken as taken:
-                raise _explained(taken, values) from None
+                raise explained(taken, values) from None
             if isinstance(request.spend, float):
                 await set_spend(connection, key_id, request.spend)
             (row,) = await rows_of(connection, [key_id])
@@ -65,14 +66,13 @@ class Keys:
         async with self._database.begin() as connection:
             key_id = await self._named(connection, request)
             (before,) = await self.locked(connection, [key_id])
-            values = self._columns(request, before)
+            values = await self.columns(connection, request, before, actor)
             if request.key is None:
                 values.pop("key_alias", None)
-            await self._ensure_owners(connection, values, actor)
             try:
                 await KEYS.change(connection, before, values, actor)
             except Taken as taken:
-                raise _explained(taken, values) from None
+                raise explained(taken, values) from None
             if isinstance(request.spend, float):
                 await set_spend(connection, before["key_id"], request.spend)
             (row,) = await rows_of(connection, [before["key_id"]])
@@ -100,6 +100,27 @@ class Keys:
         async with self._database.begin() as connection:
             return await rows_of(connection, [key_id_of(reference) for reference in references])
 
+    async def reset_spend(self, reference: str, amount: float, actor: Actor) -> tuple[Row, Decimal]:
+        """Lower a key's counter to `amount`; gives the row and what the counter was."""
+        async with self._database.begin() as connection:
+            (before,) = await self.locked(connection, [key_id_of(reference)])
+            (row,) = await rows_of(connection, [before["key_id"]])
+            spent = row["spend"] or Decimal(0)
+            if exact(amount) > spent:
+                raise invalid(f"The field 'reset_to' must not be more than what was spent, {spent}.", param="reset_to")
+            await set_spend(connection, before["key_id"], amount)
+            await record(
+                connection,
+                actor,
+                action="spend_reset",
+                table=KEYS.name,
+                identifier=before["key_id"],
+                before={"spend": spent},
+                after={"spend": exact(amount)},
+            )
+            (row,) = await rows_of(connection, [before["key_id"]])
+        return row, spent
+
     async def page(self, which: Filter, page: Page) -> tuple[list[Row], int]:
         """A page of keys, and how many there are in all."""
         async with self._database.begin() as connection:
@@ -126,24 +147,27 @@ class Keys:
             raise invalid("The field 'key' is missing: name the key, or its key_alias.", param="key")
         return await _id_of_alias(connection, request.key_alias)
 
-    def _columns(self, request: KeyFields, before: Mapping[str, Any]) -> dict[str, Any]:
+    async def columns(
+        self, connection: AsyncConnection, request: KeyFields, before: Mapping[str, Any], actor: Actor
+    ) -> dict[str, Any]:
+        """The columns that a request sets in a row that was `before`; raises a 400 for what does not go together.
+
+        An owner that nobody created before is created, with no limits (interface §5).
+        """
         now = self.now()
         values = columns({name: value for name, value in given(request).items() if name not in _NO_COLUMNS}, now)
         if "duration" in values:
             values["expires"] = expiry(values["duration"], now, param="duration")
-        merged = {**before, **values}
-        _check_together(merged)
+        check_restrictions({**before, **values})
         if {"auto_rotate", "rotation_interval"} & values.keys():
-            started = before.get("last_rotation_at") or before.get("created_at") or now
+            merged = {**before, **values}
+            started = merged.get("last_rotation_at") or merged.get("created_at") or now
             interval = merged.get("rotation_interval") if merged.get("auto_rotate") else None
             values["key_rotation_at"] = expiry(interval, started, param="rotation_interval")
-        return values
-
-    async def _ensure_owners(self, connection: AsyncConnection, values: Mapping[str, Any], actor: Actor) -> None:
-        """Interface §5: an owner that nobody created before is created, with no limits."""
         for rows, name in ((USERS, "user_id"), (TEAMS, "team_id")):
             if values.get(name) is not None:
                 await rows.ensure(connection, values[name], actor)
+        return values
 
 
 async def set_spend(connection: AsyncConnection, key_id: str, amount: float) -> None:
@@ -152,12 +176,12 @@ async def set_spend(connection: AsyncConnection, key_id: str, amount: float) -> 
     await connection.execute(counter.values(spend=exact(amount)))
 
 
-def check_text(text: str) -> None:
+def check_text(text: str, *, param: str) -> None:
     """Refuse a custom key that is too short or does not look like one."""
     if not text.startswith(KEY_PREFIX) or len(text) < SHORTEST_KEY or not text.isascii() or " " in text:
         raise invalid(
-            f"The field 'key' must begin with {KEY_PREFIX} and have at least {SHORTEST_KEY} characters without blanks.",
-            param="key",
+            f"The field '{param}' must begin with {KEY_PREFIX} and have at least {SHORTEST_KEY} ASCII characters.",
+            param=param,
         )
 
 
@@ -175,19 +199,8 @@ def status_of(row: Mapping[str, Any], now: datetime) -> str:
     return "expired" if any(end is not None and end <= now for end in ends) else "active"
 
 
-def _check_together(row: Mapping[str, Any]) -> None:
-    if row.get("auto_rotate") and row.get("rotation_interval") in (None, "", "-1"):
-        raise invalid("auto_rotate needs a rotation_interval, such as 90d.", param="rotation_interval")
-    if (row.get("temp_budget_increase") is None) != (row.get("temp_budget_expiry") is None):
-        raise invalid(
-            "temp_budget_increase and temp_budget_expiry go together: give both or neither.",
-            param="temp_budget_expiry",
-        )
-    if "all-team-models" in row.get("models", ()) and row.get("team_id") is None:
-        raise invalid("The model list 'all-team-models' needs a team_id.", param="models")
-
-
-def _explained(taken: Taken, values: Mapping[str, Any]) -> Refusal:
+def explained(taken: Taken, values: Mapping[str, Any]) -> Refusal:
+    """Say in LiteLLM's terms which constraint a request broke."""
     match taken.constraint:
         case "uq_keys_key_alias":
             return invalid(f"The key alias {values['key_alias']} is taken: choose another.", param="key_alias")

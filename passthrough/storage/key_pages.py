@@ -34,6 +34,7 @@ class Filter:
     team_id: str | None = None
     key_id: str | None = None
     alias: str | None = None
+    has_alias: bool = False
     pieces: tuple[str, ...] = ()
     status: Literal["active", "expired", "revoked"] | None = None
 
@@ -96,6 +97,8 @@ def _conditions(which: Filter, now: datetime) -> list[ColumnElement[bool]]:
     ):
         if value is not None:
             conditions.append(column == value)
+    if which.has_alias:
+        conditions.append(Key.key_alias.is_not(None))
     conditions += [_holds(piece) for piece in which.pieces]
     match which.status:
         case "active":

@@ -62,6 +62,19 @@ class UpdateKey(KeyFields, kw_only=True, forbid_unknown_fields=True):
     temp_budget_expiry: datetime | Given | None = UNSET
 
 
+class RegenerateKey(KeyFields, kw_only=True, forbid_unknown_fields=True):
+    """What to change beside the key's text; `new_key` is one of one's own choice.
+
+    The former text goes on opening the key for `grace_period`. `key` names the key where the path does not.
+    """
+
+    key: KeyText | None = None
+    new_key: KeyText | None = None
+    grace_period: DurationText | None = None
+
+    new_master_key: Idle | Given = UNSET
+
+
 class KeyReference(Struct, kw_only=True, forbid_unknown_fields=True):
     """Names one key, by itself or its SHA-256."""
 
@@ -178,6 +191,85 @@ class KeyListQuery(Struct, kw_only=True, forbid_unknown_fields=True):
     return_full_object: bool = False
     sort_by: Literal["created_at", "updated_at", "expires", "max_budget", "spend", "key_alias", "token"] = "created_at"
     sort_order: Literal["asc", "desc"] = "desc"
+
+
+class KeyReferences(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Names keys, by themselves or their SHA-256."""
+
+    keys: Annotated[list[KeyText], Meta(max_length=1000)]
+
+
+class KeyInfos(Struct, kw_only=True):
+    """The keys that exist of those that were named: SHA-256s, and rows in the same order."""
+
+    key: list[str]
+    info: list[KeyRow]
+
+
+class AliasQuery(Struct, kw_only=True, forbid_unknown_fields=True):
+    """A page of aliases; `search` finds a piece of one."""
+
+    page: Page = 1
+    size: PageSize = 50
+    search: Name | None = None
+
+
+class AliasList(Struct, kw_only=True):
+    """Aliases in their order."""
+
+    aliases: list[str]
+    total_count: int
+    current_page: int
+    total_pages: int
+    size: int
+
+
+class ResetSpend(Struct, kw_only=True, forbid_unknown_fields=True):
+    """What the counter is lowered to, USD."""
+
+    reset_to: Usd
+
+
+class SpendWasReset(KeyAnswer, kw_only=True):
+    """The key's row after it, and what the counter was."""
+
+    key_hash: str
+    previous_spend: Decimal
+
+
+class KeyHealth(Struct, kw_only=True):
+    """Whether the key of the request works."""
+
+    key: Literal["healthy"] = "healthy"
+    logging_callbacks: None = None
+
+
+class BulkUpdate(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Updates that are done one by one: one that cannot be done does not hinder the others."""
+
+    keys: Annotated[list[UpdateKey], Meta(min_length=1, max_length=500)]
+
+
+class Updated(Struct, kw_only=True):
+    """A key that was updated."""
+
+    key: str
+    key_info: KeyRow
+
+
+class NotUpdated(Struct, kw_only=True):
+    """A key that was not, and why not."""
+
+    key: str | None
+    failed_reason: str
+
+
+class BulkUpdated(Struct, kw_only=True):
+    """What became of each update."""
+
+    total_requested: int
+    successful_updates: list[Updated]
+    failed_updates: list[NotUpdated]
 
 
 class KeyList(Struct, kw_only=True):
