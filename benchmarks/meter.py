@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 from passthrough.bedrock.eventstream import encode
 from passthrough.bedrock.operations import Call, operations
+from passthrough.bedrock.prices import PriceBook
+from passthrough.bedrock.usage import Usage
 from passthrough.proxy.meter import meter
 
 FRAMES = 300  # of one answer: about a thousand tokens
@@ -120,7 +122,7 @@ def main() -> None:
         ),
     ):
         cost = microseconds(subject, headers, pieces, 200)
-        print(f"{label:50} {cost / len(pieces):8.2f} µs per frame")
+        print(f"{label:60} {cost / len(pieces):8.2f} µs per frame")
     for label, subject, headers, pieces in (
         (f"Converse, {len(CONVERSE)} bytes", call("Converse"), UNARY, [CONVERSE]),
         (
@@ -131,13 +133,19 @@ def main() -> None:
         ),
         (f"InvokeModel, counts in the body, {len(CLAUDE)} bytes", call("InvokeModel", "anthropic.x"), UNARY, [CLAUDE]),
         (
-            "Converse, 1 MB in pieces of 64 KiB",
+            f"Converse, {len(LONG)} bytes in pieces of 64 KiB",
             call("Converse"),
             UNARY,
             [LONG[at : at + 65536] for at in range(0, len(LONG), 65536)],
         ),
     ):
-        print(f"{label:50} {microseconds(subject, headers, pieces, 500):8.2f} µs per answer")
+        print(f"{label:60} {microseconds(subject, headers, pieces, 500):8.2f} µs per answer")
+    book, usage = PriceBook(), Usage(input_tokens=12, output_tokens=900, cache_read_tokens=5, source="body")
+    began = time.process_time()
+    for _ in range(20_000):
+        charge = book.charge(usage, model="us.anthropic.claude-sonnet-4-5-20250929-v1:0", region="us-east-1")
+    print(f"{'pricing it':60} {(time.process_time() - began) / 20_000 * 1e6:8.2f} µs per answer")
+    assert charge.cost is not None
 
 
 if __name__ == "__main__":
