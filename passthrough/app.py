@@ -12,14 +12,15 @@ from passthrough import logs
 from passthrough.admin.app import add_admin_routes
 from passthrough.bedrock.endpoints import Endpoints
 from passthrough.bedrock.operations import Service as ServiceName
-from passthrough.bedrock.usage import Usage
+from passthrough.bedrock.prices import PriceBook
+from passthrough.bedrock.supplement import entries_of
 from passthrough.errors import Unavailable, UserError
 from passthrough.identities import FixedIdentity, Identity
 from passthrough.metrics import CONTENT_TYPE, Metrics
 from passthrough.metrics_merged import merged_metrics
 from passthrough.policy.credentials import Credentials
 from passthrough.policy.keys import digest
-from passthrough.policy.ledger import Entry
+from passthrough.policy.pricing import Pricing, multipliers_of
 from passthrough.probes import Probes
 from passthrough.proxy.admit import Admit
 from passthrough.proxy.authenticate import Authenticate
@@ -27,6 +28,7 @@ from passthrough.proxy.forward import Forward
 from passthrough.proxy.handler import Handler
 from passthrough.proxy.headers import RequestHeaders
 from passthrough.proxy.outgoing import Compose
+from passthrough.proxy.profiles import profiles
 from passthrough.proxy.receive import Receive
 from passthrough.proxy.record import Recorder
 from passthrough.proxy.sign import Signer, canonical_query
@@ -85,11 +87,15 @@ async def service(
             else await stack.enter_async_context(Identity(region=settings.region, bearer=settings.bearer))
         )
         pool = await stack.enter_async_context(_pool(settings))
+        compose = _compose(settings, identity)
+        resolver = await stack.enter_async_context(profiles(compose, pool, time.monotonic))
         recorder = Recorder(
             ledger,
             lines=lines,
             counters=metrics,
-            price=_unpriced,
+            price=Pricing(
+                PriceBook(entries_of(settings.prices)), multipliers_of(settings.price_multipliers), resolver.known
+            ),
             clock=time.time,
             monotonic=time.monotonic,
         )
@@ -100,7 +106,18 @@ async def service(
                     "The proxy cannot record calls at the moment, try again later.", cause=ledger.problem() or ""
                 )
 
-        handler = _handler(settings, directory, identity, pool, recorder, accepting)
+        handler = Handler(
+            record=recorder,
+            authenticate=Authenticate(
+                directory, master_digest=digest(settings.master_key), key_header=settings.key_header
+            ),
+            admit=Admit(default_region=settings.region, profiles=resolver, clock=time.time),
+            receive=Receive(max_bytes=settings.max_body_bytes, stall_seconds=settings.client_stall_seconds),
+            headers=RequestHeaders(settings.key_header),
+            compose=compose,
+            forward=_forward(settings, pool),
+            accepting=accepting,
+        )
         _watch(metrics, handler, directory, ledger)
         exposition = metrics.exposition
         if metrics_dir is not None:
@@ -123,43 +140,29 @@ def _pool(settings: Settings) -> Pool:
     )
 
 
-def _handler(
-    settings: Settings,
-    directory: KeyDirectory,
-    identity: Identity | FixedIdentity,
-    pool: Pool,
-    recorder: Recorder,
-    accepting: Callable[[], None],
-) -> Handler:
+def _compose(settings: Settings, identity: Identity | FixedIdentity) -> Compose:
     named: dict[ServiceName, str | None] = {
         "bedrock-runtime": settings.runtime_endpoint,
         "bedrock-agent-runtime": settings.agent_runtime_endpoint,
         "bedrock": settings.control_endpoint,
     }
-    endpoints = Endpoints({name: url for name, url in named.items() if url}, allow_http=settings.allow_http_upstream)
-    return Handler(
-        record=recorder,
-        authenticate=Authenticate(
-            directory, master_digest=digest(settings.master_key or ""), key_header=settings.key_header
-        ),
-        admit=Admit(default_region=settings.region, clock=time.time),
-        receive=Receive(max_bytes=settings.max_body_bytes, stall_seconds=settings.client_stall_seconds),
-        headers=RequestHeaders(settings.key_header),
-        compose=Compose(
-            identity=identity,
-            endpoints=endpoints,
-            signer=Signer(),
-            canonical_query=canonical_query,
-            clock=time.time,
-        ),
-        forward=Forward(
-            pool,
-            stall_seconds=settings.client_stall_seconds,
-            on_disconnect=settings.on_client_disconnect,
-            drain_seconds=settings.disconnect_drain_seconds,
-            drains=settings.disconnect_drains,
-        ),
-        accepting=accepting,
+    overrides = {name: url for name, url in named.items() if url}
+    return Compose(
+        identity=identity,
+        endpoints=Endpoints(overrides, allow_http=settings.allow_http_upstream),
+        signer=Signer(),
+        canonical_query=canonical_query,
+        clock=time.time,
+    )
+
+
+def _forward(settings: Settings, pool: Pool) -> Forward:
+    return Forward(
+        pool,
+        stall_seconds=settings.client_stall_seconds,
+        on_disconnect=settings.on_client_disconnect,
+        drain_seconds=settings.disconnect_drain_seconds,
+        drains=settings.disconnect_drains,
     )
 
 
@@ -204,7 +207,3 @@ async def _no_such_route(request: web.Request) -> web.Response:
     message = f"There is nothing at {request.raw_path[:200]}: calls go to /bedrock/…, the admin API is at /docs."
     error = {"message": message, "type": "not_found_error", "param": None, "code": "404"}
     return web.json_response({"error": error}, status=404)
-
-
-def _unpriced(entry: Entry, usage: Usage) -> None:
-    """Leave the cost open."""

@@ -9,7 +9,8 @@ import difflib
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +56,7 @@ class Settings:
     journal_fsync_seconds: float = 1.0
     metrics_token: str | None = field(default=None, repr=False)
     prices: Mapping[str, Any] = field(default_factory=dict)
+    price_multipliers: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _text(value: str) -> str:
@@ -130,7 +132,7 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "metrics_token": (("PASSTHROUGH_METRICS_TOKEN",), _text),
 }
 _CONFIG_VARIABLE = "PASSTHROUGH_CONFIG"
-_TABLES = frozenset({"prices"})
+_TABLES = frozenset({"price_multipliers", "prices"})
 
 
 def variable_names() -> frozenset[str]:
@@ -170,10 +172,6 @@ def load(
     return Settings(**values)
 
 
-def field_names() -> frozenset[str]:
-    return frozenset(f.name for f in fields(Settings))
-
-
 def _find(names: tuple[str, ...], environ: Mapping[str, str], table: Mapping[str, Any]) -> tuple[str, str] | None:
     for name in names:
         if environ.get(name):  # an empty variable is an unset one, as in every AWS SDK
@@ -199,7 +197,7 @@ def _default_data_dir(environ: Mapping[str, str]) -> Path:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)  # prices are exact
     except OSError as error:
         raise UserError(f"The settings file {path} cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -51,15 +51,18 @@ def needs_body(key: VirtualKey, call: Call) -> bool:
     )
 
 
-def check_model(key: VirtualKey, call: Call) -> None:
-    """Refuse what the path alone tells: a model or resource that is not listed, an operation nobody knows."""
+def check_model(key: VirtualKey, call: Call, stands_for: str | None = None) -> None:
+    """Refuse what the path alone tells: a model or resource that is not listed, an operation nobody knows.
+
+    `stands_for` is the model that an application inference profile was found to be.
+    """
     if not is_restricted(key):
         return
     match call.operation.model_place:
         case ModelPlace.PATH:
             if call.model is None:
                 _refuse_unknown()
-            _require(key, call.model)
+            _require(key, call.model, stands_for)
         case ModelPlace.AWS:
             if call.resource is None:
                 _refuse_unknown()
@@ -116,9 +119,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(".*".join(re.escape(part) for part in re.split(r"\*+", pattern)), re.DOTALL)
 
 
-def _require(key: VirtualKey, model: str) -> None:
+def _require(key: VirtualKey, model: str, stands_for: str | None = None) -> None:
     lists = key.model_lists or (key.models,)
-    if not all(allows(patterns, model) for patterns in lists):
+    if not all(allows(patterns, model) or (stands_for and allows(patterns, stands_for)) for patterns in lists):
         raise forbidden(
             f"The virtual key may not use {model}: use a model that is listed for it, or ask your administrator."
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from passthrough.bedrock.endpoints import is_region
 from passthrough.bedrock.operations import Call
@@ -9,7 +10,15 @@ from passthrough.errors import invalid
 from passthrough.policy import access
 from passthrough.policy.keys import VirtualKey, admit_key
 
+PROFILE = "application-inference-profile"
 REGION_HEADER = "x-passthrough-region"
+
+
+class Profiles(Protocol):
+    """Finds the model that an application inference profile stands for."""
+
+    def look_up(self, model: str) -> None: ...
+    async def resolve(self, model: str) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +37,12 @@ class Admission:
 class Admit:
     """Step 3. `clock` gives seconds since 1970."""
 
-    def __init__(self, *, default_region: str, clock: Callable[[], float]) -> None:
+    def __init__(self, *, default_region: str, profiles: Profiles, clock: Callable[[], float]) -> None:
         self._default_region = default_region
+        self._profiles = profiles
         self._clock = clock
 
-    def __call__(
+    async def __call__(
         self,
         key: VirtualKey,
         call: Call,
@@ -44,12 +54,21 @@ class Admit:
         """Raises the `Refusal` that applies first: the key's state, then what it may do."""
         admit_key(key, self._clock())
         access.check_operation(key, call)
-        access.check_model(key, call)
+        access.check_model(key, call, await self._stands_for(key, call))
         region = self._region(key, call, scope_region, headers)
         access.check_region(key, region)
         if key.needs_end_user and not end_user:
             raise invalid("The virtual key asks for the end user: send x-litellm-customer-id.", param="user")
         return Admission(key, call, region, access.needs_body(key, call))
+
+    async def _stands_for(self, key: VirtualKey, call: Call) -> str | None:
+        """What a profile stands for: known for a key that has a model list, begun to be found out for others."""
+        if call.model is None or PROFILE not in call.model:
+            return None
+        if access.is_restricted(key):
+            return await self._profiles.resolve(call.model)
+        self._profiles.look_up(call.model)
+        return None
 
     def _region(self, key: VirtualKey, call: Call, scope_region: str | None, headers: Mapping[str, str]) -> str:
         """The first that is told: by an ARN of the path, the key, the client's signature, its header."""

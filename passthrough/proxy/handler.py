@@ -101,7 +101,7 @@ class Handler:
         caller = await self.authenticate(request.headers)  # 2
         record.belongs_to(caller.key)
 
-        admission = self.admit(  # 3
+        admission = await self.admit(  # 3
             caller.key,
             call,
             scope_region=caller.scope_region,
@@ -112,7 +112,7 @@ class Handler:
 
         outgoing = await self._sign(request, admission, caller.secret, record)  # 4
 
-        answer = self._answer(request, admission, record)  # 6, fed while 5 relays
+        answer = self._answer(request, admission, record, outgoing.body or b"")  # 6, fed while 5 relays
         response = await self.forward(outgoing, request, answer)  # 5
         if not record.closed:
             record.cut()
@@ -124,11 +124,11 @@ class Handler:
         record.entry.identity = self.compose.identity_name
         if payload.body is not None:
             admission.check(payload.body)
-            record.request_body(payload.body)
+            record.request_body(admission.call.operation, payload.body)
         forwarded = self.headers.choose(request.raw_headers, secret)
         return self.compose(request.method, admission.call, admission.region, forwarded, payload)
 
-    def _answer(self, request: web.BaseRequest, admission: Admission, record: Record) -> Answer:
+    def _answer(self, request: web.BaseRequest, admission: Admission, record: Record, body: bytes) -> Answer:
         entry = record.entry
 
         keeps_open = request.keep_alive and request.version >= HttpVersion11 and not self.draining
@@ -144,11 +144,13 @@ class Handler:
                 code = value_of(head.headers, b"x-amzn-errortype")
                 entry.error_type = code.split(":", 1)[0] if code else None
             decoded = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers]
-            counted = meter(admission.call, head.status, decoded)
+            counted = meter(admission.call, head.status, decoded, body)
             record.usage = counted.usage
             return counted, added
 
-        answer = Answer(begins=begins, ends=record.close, interrupted=INTERRUPTED, keeps_open=keeps_open)
+        answer = Answer(
+            begins=begins, ends=record.close, left=record.client_gone, interrupted=INTERRUPTED, keeps_open=keeps_open
+        )
         record.received = lambda: answer.received_bytes
         return answer
 

@@ -12,6 +12,8 @@ from typing import Any, Protocol, Self
 import msgspec
 from aiohttp import web
 
+from passthrough.bedrock.named import model_in_body
+from passthrough.bedrock.operations import Operation
 from passthrough.bedrock.usage import Usage
 from passthrough.errors import Refusal, Unavailable
 from passthrough.policy.keys import VirtualKey
@@ -84,8 +86,10 @@ class Record:
         if key.tags:
             entry.tags = (*key.tags, *(tag for tag in entry.tags if tag not in key.tags))
 
-    def request_body(self, body: bytes) -> None:
-        """Read the attribution that Converse carries in its body; nothing else of it is looked at."""
+    def request_body(self, operation: Operation, body: bytes) -> None:
+        """Read what a body says for the record: the model where it stands there, and Converse's attribution."""
+        if self.entry.model is None:
+            self.entry.model = model_in_body(operation, body)
         if self.entry.metadata is None and REQUEST_METADATA in body:
             self.entry.metadata = _request_metadata(body)
 

@@ -1,0 +1,62 @@
+"""What a call costs whom: the price book's charge, times what its key or team pays of it."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from passthrough.bedrock.prices import PriceBook
+from passthrough.bedrock.usage import Usage
+from passthrough.errors import UserError
+from passthrough.policy.ledger import Entry
+
+_SUBJECTS = ("key", "team")
+
+
+class Pricing:
+    """Fills in cost, price status and billed model of an entry.
+
+    `multipliers` are factors by `key:ALIAS` and `team:TEAM_ID`; of two that apply both count. `stands_for` gives the
+    model that an application inference profile was found to stand for.
+    """
+
+    def __init__(
+        self,
+        book: PriceBook,
+        multipliers: Mapping[str, Decimal],
+        stands_for: Callable[[str], str | None] = lambda _: None,
+    ) -> None:
+        self._book = book
+        self._multipliers = multipliers
+        self._stands_for = stands_for
+
+    def __call__(self, entry: Entry, usage: Usage) -> None:
+        charge = self._book.charge(
+            usage,
+            model=entry.model,
+            region=entry.region or "",
+            stands_for=self._stands_for(entry.model) if entry.model else None,
+            day=datetime.fromtimestamp(entry.started_at, UTC).date(),
+        )
+        entry.cost = charge.cost
+        entry.price_status = charge.price_status
+        entry.billed_model = charge.billed_model
+        if entry.cost is not None and self._multipliers:
+            for subject, name in (("key", entry.key_alias), ("team", entry.team_id)):
+                entry.cost *= self._multipliers.get(f"{subject}:{name}", Decimal(1))
+
+
+def multipliers_of(table: Mapping[str, Any]) -> dict[str, Decimal]:
+    """Read the settings file's `price_multipliers`; raises `UserError` for what a factor cannot be."""
+    factors = {}
+    for name, value in table.items():
+        try:
+            factor = Decimal(str(value))
+        except InvalidOperation:
+            factor = Decimal("NaN")
+        if name.partition(":")[0] not in _SUBJECTS or not factor.is_finite() or factor < 0:
+            raise UserError(
+                f'price_multipliers."{name}" is no factor; write "key:ALIAS" or "team:ID" = a number from 0 up.'
+            )
+        factors[name] = factor
+    return factors
