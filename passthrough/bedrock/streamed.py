@@ -109,17 +109,22 @@ class InvokeTally:
     def take(self, name: str, payload: bytes) -> None:  # noqa: ARG002  # there is only one name
         self._last = payload
         if payload.startswith(_DELTAS):
+            # 10: the length of _CHUNK
             size = (payload.find(b'"', 10) - 10) * 3 // 4 - self._ENVELOPE_BYTES
-            if size > 0:
-                self._text_bytes += size
-            return
-        chunk = self._decoded(payload)
-        if b'usage"' not in chunk and b'-invocationMetrics"' not in chunk:
-            self._text_bytes += max(0, len(chunk) - self._ENVELOPE_BYTES)
-        elif (document := read_document(chunk)) is not None:
-            self._see(document)
+        else:
+            chunk = self._decoded(payload)
+            # `find` instead of `in`, which takes half as long again
+            if chunk.find(b'usage"') >= 0 or chunk.find(b'-invocationMetrics"') >= 0:
+                self._see(chunk)
+                return
+            size = len(chunk) - self._ENVELOPE_BYTES
+        if size > 0:
+            self._text_bytes += size
 
-    def _see(self, document: Document) -> None:
+    def _see(self, chunk: bytes) -> None:
+        document = read_document(chunk)
+        if document is None:
+            return
         metrics = counts(document.metrics)
         self._seen = overlay(self._seen, of_document(document))
         self._metrics = overlay(self._metrics, metrics)
@@ -138,8 +143,7 @@ class InvokeTally:
         """Return the model's document: the fast way where AWS writes `bytes` first, as it does."""
         try:
             if payload.startswith(_CHUNK):
-                start = len(_CHUNK)
-                return a2b_base64(payload[start : payload.index(b'"', start)])
+                return a2b_base64(payload[10 : payload.index(b'"', 10)])
             return _decode_chunk(payload).data
         except (Base64Error, ValueError, *UNREADABLE):
             return b""

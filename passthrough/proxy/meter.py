@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from passthrough.bedrock.answer_headers import usage_of_headers
 from passthrough.bedrock.coding import COMPRESSED, Inflater
 from passthrough.bedrock.eventstream import FrameScanner
 from passthrough.bedrock.operations import Call
@@ -22,17 +23,14 @@ from passthrough.bedrock.usage import (
     NOTHING,
     Document,
     Usage,
-    latency_of,
     of_document,
     overlay,
     policy_units,
     read_document,
-    tier_of,
     with_own_model,
 )
 
 MAX_HELD_BYTES = 64 * 1024  # of an answer in JSON; what is longer goes through a sieve
-_DIGITS = 10  # of a count in a header: more than fit the ledger's integers are garbage
 
 _TALLIES: Mapping[str, Callable[[], Tally]] = MappingProxyType(
     {
@@ -159,6 +157,7 @@ class _Events(Meter):
 
     def __init__(self, tally: Tally, from_headers: Usage = NOTHING) -> None:
         self._tally = tally
+        self._take = tally.take
         self._scanner = FrameScanner(tally.wanted)
         self._from_headers = from_headers
 
@@ -166,9 +165,13 @@ class _Events(Meter):
     def at_boundary(self) -> bool:
         return self._scanner.at_boundary
 
-    def _read(self, data: bytes) -> None:
-        for name, payload in self._scanner.feed(data):
-            self._tally.take(name, payload)
+    def feed(self, data: bytes) -> None:
+        # As the base's, without the detour through `_read`: this runs for every streamed frame.
+        try:
+            for name, payload in self._scanner.feed(data):
+                self._take(name, payload)
+        except Exception:  # noqa: BLE001  # as in the base
+            self.gave_up = True
 
     def _settle(self) -> Usage:
         self.fault = self._scanner.fault
@@ -254,7 +257,7 @@ def meter(call: Call, status: int, headers: Sequence[tuple[str, str]], request: 
 def _by_shape(call: Call, content_type: str, fields: Mapping[str, str], request: bytes) -> Meter:
     name = call.operation.name
     if content_type == "application/vnd.amazon.eventstream":
-        return _Events(_TALLIES.get(name, Unwatched)(), _from_headers(fields))
+        return _Events(_TALLIES.get(name, Unwatched)(), usage_of_headers(fields))
     if name in _SHAPED:
         return _ServerSent() if content_type == "text/event-stream" else _ShapedJson()
     match name:
@@ -272,7 +275,7 @@ def _by_shape(call: Call, content_type: str, fields: Mapping[str, str], request:
 
 def _invoked(call: Call, fields: Mapping[str, str], request: bytes) -> Meter:
     """InvokeModel: the headers have it all, except how cache writes split, and what older models leave out."""
-    known = _from_headers(fields)
+    known = usage_of_headers(fields)
     if units := units_requested("InvokeModel", call.model, request):
         return _by_units(units, known)
     whole = known.input_tokens is not None and (known.output_tokens is not None or "embed" in (call.model or ""))
@@ -283,18 +286,3 @@ def _invoked(call: Call, fields: Mapping[str, str], request: bytes) -> Meter:
 
 def _by_units(units: Mapping[str, float], known: Usage = NOTHING) -> Meter:
     return _Known(msgspec.structs.replace(known, units=units, source="body")) if units else Meter()
-
-
-def _from_headers(fields: Mapping[str, str]) -> Usage:
-    return Usage(
-        input_tokens=_number(fields.get("x-amzn-bedrock-input-token-count")),
-        output_tokens=_number(fields.get("x-amzn-bedrock-output-token-count")),
-        cache_read_tokens=_number(fields.get("x-amzn-bedrock-cache-read-input-token-count")),
-        cache_write_tokens=_number(fields.get("x-amzn-bedrock-cache-write-input-token-count")),
-        tier=tier_of(fields.get("x-amzn-bedrock-service-tier")),
-        latency=latency_of(fields.get("x-amzn-bedrock-performanceconfig-latency")),
-    )
-
-
-def _number(value: str | None) -> int | None:
-    return int(value) if value is not None and value.isascii() and value.isdecimal() and len(value) < _DIGITS else None
