@@ -10,6 +10,7 @@ from aiohttp import web
 
 from passthrough import logs
 from passthrough.admin.app import add_admin_routes
+from passthrough.admin.spend import spend_endpoints
 from passthrough.bedrock.endpoints import Endpoints
 from passthrough.bedrock.operations import Service as ServiceName
 from passthrough.bedrock.prices import PriceBook
@@ -40,6 +41,7 @@ from passthrough.wire.dial import outbound_proxy, upstream_tls
 from passthrough.wire.pool import Limits, Pool
 
 PREFIXES = ("/bedrock", "/bedrock-runtime", "/bedrock-agent-runtime")
+ANYTHING = r"/{rest:[\s\S]*}"  # a dot would leave out the paths with an encoded line feed
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +127,16 @@ async def service(
         application = web.Application(client_max_size=settings.max_body_bytes)
         for prefix in PREFIXES:
             # the method, not the object: aiohttp takes an object for a function that is not async, and wraps it
-            application.router.add_route("*", prefix + "/{rest:.*}", handler.__call__)
+            application.router.add_route("*", prefix + ANYTHING, handler.__call__)
         application.add_routes(_probes(settings, handler, ledger, exposition).routes())
-        add_admin_routes(application, database=database, authenticate=handler.authenticate, clock=time.time)
-        application.router.add_route("*", "/{rest:.*}", _no_such_route)
+        add_admin_routes(
+            application,
+            database=database,
+            authenticate=handler.authenticate,
+            clock=time.time,
+            more=spend_endpoints(database, time.time),
+        )
+        application.router.add_route("*", ANYTHING, _no_such_route)
         yield Service(application, handler, ledger)
 
 
