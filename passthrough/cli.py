@@ -11,6 +11,8 @@ import typer
 import uvloop
 
 from passthrough import __version__, doctor, logs, serving
+from passthrough.bedrock.prices import PriceBook
+from passthrough.bedrock.supplement import entries_of
 from passthrough.errors import Unavailable, UserError
 from passthrough.sandbox.access import DEFAULT_CREDENTIALS
 from passthrough.sandbox.server import Sandbox
@@ -87,7 +89,10 @@ def sandbox(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 4100,
 ) -> None:
-    """Run the stand-in for Bedrock alone, for test suites."""
+    """Run the stand-in for Bedrock alone, for test suites.
+
+    It fails on demand: see the README for the faults that x-sandbox-fault and model ids ask for.
+    """
 
     async def stand_in() -> None:
         async with Sandbox(host=host, port=port) as running:
@@ -106,10 +111,38 @@ def sandbox(
 def examine(config: Config = None) -> int:
     """Say what is wrong before a user finds out; exit 1 if anything fails."""
     settings = load(config=config)
+    logs.configure(level="error", style="text")  # what is found is said below
     findings = uvloop.run(doctor.examine(settings))
     for finding in findings:
         typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.subject}: {finding.text}")
     return 0 if all(finding.ok for finding in findings) else 1
+
+
+@app.command()
+def prices(
+    model: Annotated[str, typer.Argument(help="A model id, profile or ARN.")],
+    region: Annotated[str | None, typer.Option(help="Region of the call; by default that of the settings.")] = None,
+    tier: Annotated[str | None, typer.Option(help="Service tier: priority, flex.")] = None,
+    latency: Annotated[str | None, typer.Option(help="'optimized'.")] = None,
+    config: Config = None,
+) -> int:
+    """Show what a model costs, and where the figure comes from."""
+    settings = load(config=config)
+    book = PriceBook(entries_of(settings.prices))
+    price = book.price_of(model, region or settings.region, tier=tier, latency=latency)
+    if price is None:
+        typer.echo(f'The price of {model} is not known; name it in the settings file: [prices."{model}"]')
+        return 1
+    typer.echo(f"{model} in {region or settings.region}: {price.source}")
+    for start, rates in ((0, price.rates), *price.above):
+        above = f" with more than {start} input tokens" if start else ""
+        for name in rates.__dataclass_fields__:
+            rate = getattr(rates, name)
+            if rate is not None:
+                typer.echo(f"  {name.replace('_', ' '):15} {rate.normalize():f} USD per million tokens{above}")
+    for name, amount in price.units.items():
+        typer.echo(f"  {name.replace('_', ' '):15} {amount.normalize():f} USD each")
+    return 0
 
 
 @contextmanager

@@ -97,9 +97,11 @@ async def _master_key(settings: Settings) -> str:
 
 async def _database(settings: Settings) -> str:
     if settings.database_url:
-        return await _look_at(checked_url(settings.database_url))
+        found = await _look_at(checked_url(settings.database_url))
+        await require_head(settings.database_url)
+        return f"{found}, schema at head"
     with attached(settings.data_dir) as url:
-        return "embedded; " + await _look_at(url)
+        return f"embedded {await _look_at(url)}; passthrough serve brings its schema to head"
 
 
 async def _look_at(url: str) -> str:
@@ -110,10 +112,9 @@ async def _look_at(url: str) -> str:
             skew = abs(time.time() - await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8"))
         finally:
             await connection.close()
-    await require_head(url)
     if skew > TOLERATED_SKEW_SECONDS:
         raise UserError(f"its clock and this machine's differ by {skew:.0f} s; AWS refuses signatures 300 s off.")
-    return f"PostgreSQL {version}, schema at head, clocks {skew:.1f} s apart"
+    return f"PostgreSQL {version}, clocks {skew:.1f} s apart"
 
 
 async def _data_directory(settings: Settings) -> str:

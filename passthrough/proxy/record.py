@@ -14,7 +14,7 @@ from aiohttp import web
 
 from passthrough.bedrock.named import model_in_body
 from passthrough.bedrock.operations import Operation
-from passthrough.bedrock.usage import Usage
+from passthrough.bedrock.usage import NOTHING, Usage
 from passthrough.errors import Refusal, Unavailable
 from passthrough.policy.keys import VirtualKey
 from passthrough.policy.ledger import Entry, Outcome, uuid7
@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 
 REQUEST_METADATA = b'"requestMetadata"'
 LONGEST_METADATA = 4096  # bytes of x-litellm-spend-logs-metadata
+BYTES_PER_TOKEN = 4  # of English text, the usual rule of thumb
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for "nobody waits for an answer any more"
 FIRST_CLIENT_ERROR = 400
 FIRST_SERVER_ERROR = 500
@@ -118,7 +119,14 @@ class Record:
         if self.received is not None:
             entry.response_bytes = self.received()
         entry.outcome = self._outcome or _outcome_of(entry.status)
-        self._recorder.take(entry, self.usage() if self.usage is not None else Usage())
+        self._recorder.take(entry, self._usage())
+
+    def _usage(self) -> Usage:
+        usage = self.usage() if self.usage is not None else NOTHING
+        if usage.source == "estimate" and usage.input_tokens is None:
+            # the answer broke before it said; the body is what the tokens were made of
+            return msgspec.structs.replace(usage, input_tokens=-(-self.entry.request_bytes // BYTES_PER_TOKEN))
+        return usage
 
     def _milliseconds(self) -> int:
         return round((self._recorder.monotonic() - self._began) * 1000)

@@ -1,0 +1,128 @@
+"""The command line as a shell meets it: one sentence for a mistake, an exit code that scripts can rely on."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from passthrough import __version__
+from passthrough.sandbox import Sandbox
+
+
+def run(*arguments: str, data_dir: Path, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return subprocess.run(  # noqa: S603  # our own program
+        [sys.executable, "-m", "passthrough", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**kept, "PASSTHROUGH_DATA_DIR": str(data_dir), "AWS_EC2_METADATA_DISABLED": "true", **(environ or {})},
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("serve", "--bogus"), 2, "No such option"),
+        (("bogus",), 2, "No such command"),
+        (("serve", "--port", "x"), 2, "--port"),
+        (("serve", "--port", "99999"), 1, "--port takes a number from 0 to 65535"),
+        (("serve", "--workers", "many"), 1, "--workers takes"),
+        (("serve", "--tls-cert", "cert.pem"), 1, "give both"),
+        (("serve", "--config", "/nowhere.toml"), 1, "No such file"),
+        (("prices",), 2, "Missing argument"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_a_mistake_is_one_sentence_and_an_exit_code(
+    arguments: tuple[str, ...], status: int, words: str, tmp_path: Path
+) -> None:
+    ended = run(*arguments, data_dir=tmp_path)
+    assert ended.returncode == status
+    assert ended.stderr.startswith("passthrough: ")
+    assert ended.stderr.count("\n") == 1
+    assert words in ended.stderr
+
+
+def test_a_database_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    environ = {"DATABASE_URL": "postgresql://nobody:secret-word@127.0.0.1:1/none", "PASSTHROUGH_MASTER_KEY": "sk-x"}
+    ended = run("serve", data_dir=tmp_path, environ=environ)
+    assert ended.returncode == 1
+    assert "The database cannot be reached" in ended.stderr
+    assert "secret-word" not in ended.stderr + ended.stdout
+
+
+def test_a_schema_that_is_behind_is_refused_and_migrated_on_request(postgres: str, tmp_path: Path) -> None:
+    asyncio.run(_recreate(postgres, "behind"))
+    environ = {"DATABASE_URL": postgres.replace("@/postgres?", "@/behind?"), "PASSTHROUGH_MASTER_KEY": "sk-x"}
+    refused = run("serve", data_dir=tmp_path, environ=environ)
+    assert refused.returncode == 1
+    assert "passthrough migrate" in refused.stderr
+    assert run("migrate", data_dir=tmp_path, environ=environ).returncode == 0
+    assert run("migrate", data_dir=tmp_path, environ=environ).returncode == 0
+
+
+async def _recreate(url: str, name: str) -> None:
+    import asyncpg  # noqa: PLC0415  # only here
+
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(f"DROP DATABASE IF EXISTS {name}")
+        await connection.execute(f"CREATE DATABASE {name}")
+    finally:
+        await connection.close()
+
+
+def test_the_version_is_printed(tmp_path: Path) -> None:
+    assert run("--version", data_dir=tmp_path).stdout.strip() == __version__
+
+
+def test_without_a_command_the_commands_are_listed(tmp_path: Path) -> None:
+    ended = run(data_dir=tmp_path)
+    assert ended.returncode == 0
+    for command in ("serve", "migrate", "sandbox", "doctor", "prices"):
+        assert command in ended.stdout
+
+
+def test_a_price_is_shown_with_its_source(tmp_path: Path) -> None:
+    ended = run("prices", "us.anthropic.claude-3-haiku-20240307-v1:0", data_dir=tmp_path)
+    assert ended.returncode == 0
+    assert "0.25 USD per million tokens" in ended.stdout
+    unknown = run("prices", "nobody.knows-v1:0", data_dir=tmp_path)
+    assert unknown.returncode == 1
+    assert "not known" in unknown.stdout
+
+
+def test_a_price_of_the_settings_file_comes_first_and_stays_exact(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text('[prices."anthropic.claude-3-haiku-*"]\ninput = 0.1234567890123456789\noutput = 1\n')
+    ended = run("prices", "anthropic.claude-3-haiku-20240307-v1:0", "--config", str(path), data_dir=tmp_path)
+    assert "0.1234567890123456789 USD" in ended.stdout
+
+
+async def test_the_doctor_finds_nothing_where_all_is_well(database_url: str, tmp_path: Path) -> None:
+    async with Sandbox() as sandbox:
+        environ = {
+            "DATABASE_URL": database_url,
+            "PASSTHROUGH_MASTER_KEY": "sk-x",
+            "AWS_REGION": "eu-west-1",
+            "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+            "AWS_SECRET_ACCESS_KEY": "hidden-word",
+            "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": sandbox.url,
+        }
+        ended = await asyncio.to_thread(run, "doctor", data_dir=tmp_path, environ=environ)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "FAIL" not in ended.stdout
+    assert "hidden-word" not in ended.stdout + ended.stderr
+
+
+def test_the_doctor_names_what_is_missing(tmp_path: Path) -> None:
+    ended = run("doctor", data_dir=tmp_path, environ={"DATABASE_URL": "postgresql://127.0.0.1:1/none"})
+    assert ended.returncode == 1
+    failed = [line.split(":")[0] for line in ended.stdout.splitlines() if line.startswith("FAIL")]
+    assert {"FAIL  credentials", "FAIL  region", "FAIL  master key", "FAIL  database"} <= set(failed)
