@@ -91,6 +91,7 @@ class Entry(msgspec.Struct, array_like=True, gc=False, kw_only=True):
             cache_write_tokens=self.cache_write_tokens,
             cache_write_1h_tokens=self.cache_write_1h_tokens,
             source=self.usage_source,
+            model=self.billed_model,
             tier=self.tier,
             latency=self.latency,
             units=self.units or {},

@@ -43,10 +43,11 @@ def is_plausible(month: date, now: float) -> bool:
 def bounds(month: date) -> tuple[str, str]:
     """Return the first id of the month and the first one after it."""
     following = add_months(month, 1)
-    return _first_id(month), _first_id(following)
+    return first_id(month), first_id(following)
 
 
-def _first_id(day: date) -> str:
+def first_id(day: date) -> str:
+    """Return what no id of the day (UTC) or later sorts below."""
     return first_call_id(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
 
 

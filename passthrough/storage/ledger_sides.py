@@ -23,10 +23,10 @@ class SideTable:
         self._ids: dict[Values, int] = {}
         self._day: date | None = None
         names = ", ".join(columns)
-        arrays = ", ".join(f"${number}::text[]" for number in range(2, len(columns) + 2))
+        arrays = ", ".join(f"${number}::text[]" for number in range(3, len(columns) + 3))
         self._find = (
-            f"INSERT INTO {table} AS side (digest, {names}) "  # noqa: S608  # our own names
-            f"SELECT * FROM unnest($1::uuid[], {arrays}) ORDER BY 1 "
+            f"INSERT INTO {table} AS side (last_seen, digest, {names}) "  # noqa: S608  # our own names
+            f"SELECT $1::date, * FROM unnest($2::uuid[], {arrays}) ORDER BY 2 "
             "ON CONFLICT (digest) DO UPDATE SET last_seen = greatest(side.last_seen, excluded.last_seen) "
             "RETURNING digest, id"
         )
@@ -41,7 +41,7 @@ class SideTable:
         missing = {_digest(values): values for values in wanted if values not in self._ids}
         if missing:
             columns = zip(*missing.values(), strict=True)
-            rows = await connection.fetch(self._find, list(missing), *(list(column) for column in columns))
+            rows = await connection.fetch(self._find, today, list(missing), *(list(column) for column in columns))
             for row in rows:
                 self._ids[missing[row["digest"]]] = row["id"]
         return self._ids

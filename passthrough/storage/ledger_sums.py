@@ -1,30 +1,44 @@
-"""The statement that stores a batch of calls and moves every sum by what was new in it.
+"""The statements that store calls, or prices of calls, and move every sum by what that changed.
 
-Its parts share one snapshot and one list of inserted rows (`fresh`), so that a call is either in the ledger
-and in every sum, or in none. Rows are added to in the order of their keys.
+The parts of a statement share one snapshot and one list of rows that it changed (`fresh`), so that a call is either
+in the ledger and in every sum, or in none. Sums are added to in the order of their keys.
 """
 
 from passthrough.storage.schema_ledger import SUM_COLUMNS, TOKEN_COLUMNS, ledger_calls
 
 _COLUMNS = ", ".join(column.name for column in ledger_calls.columns)
 
-# Per call. A call that failed was not answered as asked; one whose client left was. The model of a refused call
-# is what somebody typed: it gets no line in reports.
-CALLS_TO_SUM = f"""
-SELECT
+# Per call. The model of a refused call is what somebody typed: it gets no line in reports.
+_SUBJECT = """
     (fresh.started_at AT TIME ZONE 'UTC')::date AS day, fresh.started_at,
     caller.key_id, caller.user_id, caller.team_id, coalesce(fresh.end_user, '') AS customer, fresh.tags,
     CASE WHEN route.billed_model <> '' THEN route.billed_model
          WHEN fresh.outcome = 'refused' THEN '' ELSE route.model END AS model,
-    1 AS calls,
-    (fresh.outcome NOT IN ('ok', 'client_gone'))::int AS failed_calls,
-    (fresh.price_status = 'unknown_model')::int AS unpriced_calls,
-    {", ".join(f"coalesce(fresh.{name}, 0) AS {name}" for name in TOKEN_COLUMNS)},
-    coalesce(fresh.cost, 0) AS spend
+    coalesce(fresh.cost, 0) AS spend,
+"""
+_FROM = """
 FROM fresh
 JOIN ledger_callers caller ON caller.id = fresh.caller
 JOIN ledger_routes route ON route.id = fresh.route
-"""  # noqa: S608  # our own names, nobody's input
+"""
+
+# A call that failed was not answered as asked; one whose client left was.
+_NEW = f"""
+SELECT {_SUBJECT}
+    1 AS calls,
+    (fresh.outcome NOT IN ('ok', 'client_gone'))::int AS failed_calls,
+    (fresh.price_status = 'unknown_model')::int AS unpriced_calls,
+    {", ".join(f"coalesce(fresh.{name}, 0) AS {name}" for name in TOKEN_COLUMNS)}
+{_FROM}
+"""
+
+# It was counted when it was new: what moves is its cost, which was nothing, and that it has one.
+_PRICED = f"""
+SELECT {_SUBJECT}
+    0 AS calls, 0 AS failed_calls, -1 AS unpriced_calls,
+    {", ".join(f"0 AS {name}" for name in TOKEN_COLUMNS)}
+{_FROM}
+"""
 
 # A tag counts once per call, however often the call bears it.
 _LABELLED = """
@@ -66,8 +80,7 @@ ON CONFLICT ({key}) DO UPDATE SET {moved}
 """  # noqa: S608  # our own names, nobody's input
 
 
-MOVE_SUMS = f"""
-call AS MATERIALIZED ({CALLS_TO_SUM}),
+_MOVE_SUMS = f"""
 labelled AS MATERIALIZED ({_LABELLED}),
 subjects AS ({_SUBJECTS}),
 counters AS ({_MOVE_COUNTERS}),
@@ -81,6 +94,19 @@ WITH fresh AS MATERIALIZED (
     ON CONFLICT (call_id) DO NOTHING
     RETURNING *
 ),
-{MOVE_SUMS}
+call AS MATERIALIZED ({_NEW}),
+{_MOVE_SUMS}
 SELECT count(*) FROM fresh
+"""  # noqa: S608  # our own names, nobody's input
+
+STORE_PRICES = f"""
+WITH fresh AS MATERIALIZED (
+    UPDATE ledger_calls SET cost = priced.cost, price_status = 'priced'
+    FROM unnest($1::uuid[], $2::numeric[]) AS priced (call_id, cost)
+    WHERE ledger_calls.call_id = priced.call_id AND price_status = 'unknown_model'
+    RETURNING ledger_calls.*
+),
+call AS MATERIALIZED ({_PRICED}),
+{_MOVE_SUMS}
+SELECT count(*), coalesce(sum(cost), 0) FROM fresh
 """  # noqa: S608  # our own names, nobody's input

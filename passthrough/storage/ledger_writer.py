@@ -21,7 +21,7 @@ from passthrough.storage.schema_ledger import CALLER_COLUMNS, ROUTE_COLUMNS, led
 _COLUMNS = [column.name for column in ledger_calls.columns]
 
 # Writers take turns: their batches move the same counters, and in two orders they would deadlock.
-_LOCK = 0x70617373_6C656467  # "passledg"
+TURN = "SELECT pg_advisory_xact_lock(8097880544565879911)"  # "passledg" in ASCII
 
 # A transaction that another writer waits for must end, also when this process is stopped in the middle of it.
 _SESSION = """
@@ -60,7 +60,7 @@ class LedgerWriter:
         records = [_record(entry, caller_ids[_caller(entry)], route_ids[_route(entry)]) for entry in entries]
         async with self._connection.transaction():
             await self._connection.copy_records_to_table("ledger_batch", records=records, columns=_COLUMNS)
-            await self._connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+            await self._connection.execute(TURN)
             return int(await self._connection.fetchval(STORE_BATCH))
 
     async def _make_months(self, entries: Iterable[Entry], now: float) -> None:
