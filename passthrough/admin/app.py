@@ -5,11 +5,19 @@ from collections.abc import Callable, Iterable
 
 from aiohttp import web
 
+from passthrough.admin.audit import AuditRoutes
+from passthrough.admin.budgets import BudgetRoutes, Budgets
+from passthrough.admin.customers import CustomerRoutes, Customers
 from passthrough.admin.endpoint import Authenticate, Endpoint, Server
 from passthrough.admin.key_rotation import Rotation
 from passthrough.admin.key_rotation_routes import KeyRotationRoutes
 from passthrough.admin.key_routes import KeyRoutes
 from passthrough.admin.keys import Keys
+from passthrough.admin.member_routes import MemberRoutes
+from passthrough.admin.team_routes import TeamRoutes
+from passthrough.admin.teams import Teams
+from passthrough.admin.user_routes import UserRoutes
+from passthrough.admin.users import Users
 from passthrough.storage.database import Database
 
 _log = logging.getLogger(__name__)
@@ -24,18 +32,30 @@ def add_admin_routes(
     more: Iterable[Endpoint] = (),
 ) -> None:
     """Serve the admin API. `clock` gives seconds since 1970; `more` are endpoints of other nouns (spend)."""
-    keys = Keys(database, clock)
-    endpoints = [
-        *KeyRoutes(keys).endpoints(),
-        *KeyRotationRoutes(keys, Rotation(database, keys)).endpoints(),
-        *more,
-    ]
+    endpoints = [*admin_endpoints(database, clock), *more]
     by_path: dict[str, list[Endpoint]] = {}
     for endpoint in endpoints:
         by_path.setdefault(endpoint.path, []).append(endpoint)
     for path, same in by_path.items():
         server = Server(path, same, authenticate=authenticate, clock=clock, failed=_failed)
         app.router.add_route("*", path, server.serve)
+
+
+def admin_endpoints(database: Database, clock: Callable[[], float]) -> list[Endpoint]:
+    """Every route about keys, their owners, budgets, and changes."""
+    keys = Keys(database, clock)
+    teams = Teams(database, clock)
+    nouns = (
+        KeyRoutes(keys),
+        KeyRotationRoutes(keys, Rotation(database, keys)),
+        UserRoutes(Users(database, keys), teams, clock),
+        TeamRoutes(teams, clock),
+        MemberRoutes(teams),
+        CustomerRoutes(Customers(database, clock)),
+        BudgetRoutes(Budgets(database, clock)),
+        AuditRoutes(database),
+    )
+    return [endpoint for noun in nouns for endpoint in noun.endpoints()]
 
 
 def _failed(path: str, error: Exception) -> None:

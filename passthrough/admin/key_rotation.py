@@ -10,13 +10,14 @@ from typing import Any
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from passthrough.admin.keys import Keys, Made, check_text, explained, set_spend
-from passthrough.admin.patch import expiry
+from passthrough.admin.keys import Keys, Made, check_text, explained
+from passthrough.admin.patch import exact, expiry
 from passthrough.admin.schemas.keys import RegenerateKey
 from passthrough.policy.keys import digest, display_name, key_id_of, mint
 from passthrough.storage.audit import Actor
 from passthrough.storage.database import Database
 from passthrough.storage.key_pages import rows_of
+from passthrough.storage.owners import set_counter
 from passthrough.storage.rows import KEYS, Row, Taken
 from passthrough.storage.schema import FormerKey, Spend
 
@@ -46,7 +47,7 @@ class Rotation:
                 raise explained(taken, values) from None
             await _move(connection, before["key_id"], key_id, former_until)
             if isinstance(request.spend, float):
-                await set_spend(connection, key_id, request.spend)
+                await set_counter(connection, "key", key_id, exact(request.spend))
             (row,) = await rows_of(connection, [key_id])
         return Made(row, text)
 

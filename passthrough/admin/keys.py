@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from passthrough.admin.patch import columns, exact, expiry
@@ -18,8 +18,9 @@ from passthrough.policy.keys import KEY_PREFIX, SHORTEST_KEY, digest, display_na
 from passthrough.storage.audit import Actor, record
 from passthrough.storage.database import Database
 from passthrough.storage.key_pages import Filter, Page, page_of, rows_of
+from passthrough.storage.owners import set_counter
 from passthrough.storage.rows import KEYS, TEAMS, USERS, Row, Taken
-from passthrough.storage.schema import FormerKey, Key, Spend
+from passthrough.storage.schema import FormerKey, Key
 
 # Of a request's fields, those that are no columns of a key.
 _NO_COLUMNS: Final = frozenset({"key", "key_type", "spend", "new_key", "grace_period"})
@@ -45,20 +46,24 @@ class Keys:
 
     async def generate(self, request: GenerateKey, actor: Actor) -> Made:
         """Make a key; raises a 400 for what cannot be, such as an alias that is taken."""
+        async with self._database.begin() as connection:
+            return await self.generate_in(connection, request, actor)
+
+    async def generate_in(self, connection: AsyncConnection, request: GenerateKey, actor: Actor) -> Made:
+        """As `generate`, in a transaction that makes more than a key."""
         text = request.key or mint()
         check_text(text, param="key")
         key_id = digest(text)
-        async with self._database.begin() as connection:
-            values = await self.columns(connection, request, {}, actor)
-            if await connection.scalar(select(FormerKey.key_id).where(FormerKey.former_id == key_id)):
-                raise explained(Taken("pk_keys"), values)
-            try:
-                await KEYS.create(connection, {**values, "key_id": key_id, "key_name": display_name(text)}, actor)
-            except Taken as taken:
-                raise explained(taken, values) from None
-            if isinstance(request.spend, float):
-                await set_spend(connection, key_id, request.spend)
-            (row,) = await rows_of(connection, [key_id])
+        values = await self.columns(connection, request, {}, actor)
+        if await connection.scalar(select(FormerKey.key_id).where(FormerKey.former_id == key_id)):
+            raise explained(Taken("pk_keys"), values)
+        try:
+            await KEYS.create(connection, {**values, "key_id": key_id, "key_name": display_name(text)}, actor)
+        except Taken as taken:
+            raise explained(taken, values) from None
+        if isinstance(request.spend, float):
+            await set_counter(connection, "key", key_id, exact(request.spend))
+        (row,) = await rows_of(connection, [key_id])
         return Made(row, text)
 
     async def update(self, request: UpdateKey, actor: Actor) -> Row:
@@ -74,7 +79,7 @@ class Keys:
             except Taken as taken:
                 raise explained(taken, values) from None
             if isinstance(request.spend, float):
-                await set_spend(connection, before["key_id"], request.spend)
+                await set_counter(connection, "key", before["key_id"], exact(request.spend))
             (row,) = await rows_of(connection, [before["key_id"]])
         return row
 
@@ -108,7 +113,7 @@ class Keys:
             spent = row["spend"] or Decimal(0)
             if exact(amount) > spent:
                 raise invalid(f"The field 'reset_to' must not be more than what was spent, {spent}.", param="reset_to")
-            await set_spend(connection, before["key_id"], amount)
+            await set_counter(connection, "key", before["key_id"], exact(amount))
             await record(
                 connection,
                 actor,
@@ -168,12 +173,6 @@ class Keys:
             if values.get(name) is not None:
                 await rows.ensure(connection, values[name], actor)
         return values
-
-
-async def set_spend(connection: AsyncConnection, key_id: str, amount: float) -> None:
-    """Set a key's counter; what it spent in its life stays."""
-    counter = update(Spend).where(Spend.kind == "key", Spend.subject == key_id)
-    await connection.execute(counter.values(spend=exact(amount)))
 
 
 def check_text(text: str, *, param: str) -> None:

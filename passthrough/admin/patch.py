@@ -42,7 +42,8 @@ def columns(given: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     values = {name: _column(name, value) for name, value in given.items()}
     if "budget_duration" in values:
         duration = values["budget_duration"] = _lasting(values["budget_duration"])
-        values["budget_reset_at"] = window_end(now, duration) if duration else None
+        if values.get("budget_reset_at") is None:
+            values["budget_reset_at"] = window_end(now, duration) if duration else None
     metadata = values.get("metadata")
     if metadata:
         _check_metadata(metadata)
