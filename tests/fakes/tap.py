@@ -4,12 +4,12 @@ Read with a parser of its own: what aiohttp, httptools or our own code would rea
 """
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+CONTINUE = 100
 Fields = list[tuple[bytes, bytes]]
 
 
@@ -46,19 +46,36 @@ class Message:
 
 @dataclass
 class Line:
-    """One connection: the bytes of both directions."""
+    """One connection: the bytes of both directions, without those of exchanges that were forgotten."""
 
     upward: bytearray = field(default_factory=bytearray)
     downward: bytearray = field(default_factory=bytearray)
+    stale: bool = False  # the first exchange was under way when it was to be forgotten
 
-    def exchanges(self) -> Iterator[tuple[Message, Message]]:
+    def exchanges(self) -> list[tuple[Message, Message]]:
+        """Those that are complete."""
+        found, _, _ = self._read()
+        return found[self.stale :]
+
+    def forget(self) -> None:
+        _, up, down = self._read()
+        del self.upward[: len(self.upward) - len(up)]
+        del self.downward[: len(self.downward) - len(down)]
+        self.stale = bool(up)
+
+    def _read(self) -> tuple[list[tuple[Message, Message]], bytes, bytes]:
+        """What is complete, and what remains of both directions."""
+        found = []
         up, down = bytes(self.upward), bytes(self.downward)
-        while up and down:
-            request, up = _request(up)
-            answer, down = _answer(down, request.method)
-            if answer.start.split(b" ")[1] == b"100":
-                answer, down = _answer(down, request.method)
-            yield request, answer
+        with suppress(EOFError):
+            while up:
+                request, more_up = read_request(up)
+                answer, more_down = read_answer(down, request.method)
+                if answer.status == CONTINUE:
+                    answer, more_down = read_answer(more_down, request.method)
+                found.append((request, answer))
+                up, down = more_up, more_down
+        return found, up, down
 
 
 class Tap:
@@ -86,10 +103,9 @@ class Tap:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def forget(self) -> None:
-        """What was kept so far; call it while no exchange is under way."""
+        """What passed until now, and the rest of what is under way."""
         for line in self._lines:
-            line.upward.clear()
-            line.downward.clear()
+            line.forget()
 
     @property
     def exchanges(self) -> list[tuple[Message, Message]]:
@@ -129,12 +145,14 @@ async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kept
         writer.write_eof()
 
 
-def _request(data: bytes) -> tuple[Message, bytes]:
+def read_request(data: bytes) -> tuple[Message, bytes]:
+    """The first request in `data`, and what comes after it; `EOFError` when there is not all of it."""
     start, fields, rest = _head(data)
     return _message(start, fields, rest, without_framing=b"")
 
 
-def _answer(data: bytes, method: str) -> tuple[Message, bytes]:
+def read_answer(data: bytes, method: str) -> tuple[Message, bytes]:
+    """The same for an answer; `method` is the request's."""
     start, fields, rest = _head(data)
     status = start.split(b" ")[1]
     if method == "HEAD" or status in {b"100", b"204", b"304"}:
@@ -147,14 +165,13 @@ def _message(start: bytes, fields: Fields, rest: bytes, *, without_framing: byte
     if names.get(b"transfer-encoding", b"").lower() == b"chunked":
         body, rest = _chunks(rest)
         return Message(start, fields, body, chunked=True), rest
-    if b"content-length" in names:
-        length = int(names[b"content-length"])
-        return Message(start, fields, rest[:length], chunked=False), rest[length:]
-    return Message(start, fields, without_framing, chunked=False), rest[len(without_framing) :]
+    length = int(names[b"content-length"]) if b"content-length" in names else len(without_framing)
+    body, rest = _split(rest, length)
+    return Message(start, fields, body, chunked=False), rest
 
 
 def _head(data: bytes) -> tuple[bytes, Fields, bytes]:
-    head, _, rest = data.partition(b"\r\n\r\n")
+    head, rest = _until(data, b"\r\n\r\n")
     start, *lines = head.split(b"\r\n")
     return start, [(name, value.strip(b" ")) for name, _, value in (line.partition(b":") for line in lines)], rest
 
@@ -162,8 +179,23 @@ def _head(data: bytes) -> tuple[bytes, Fields, bytes]:
 def _chunks(data: bytes) -> tuple[bytes, bytes]:
     body = b""
     while True:
-        size, _, data = data.partition(b"\r\n")
-        length = int(size, 16)
-        if not length:
-            return body, data.removeprefix(b"\r\n")
-        body, data = body + data[:length], data[length + 2 :]
+        size, data = _until(data, b"\r\n")
+        chunk, data = _split(data, int(size, 16))
+        end, data = _split(data, 2)
+        assert end == b"\r\n"
+        if not chunk:
+            return body, data
+        body += chunk
+
+
+def _until(data: bytes, end: bytes) -> tuple[bytes, bytes]:
+    before, found, after = data.partition(end)
+    if not found:
+        raise EOFError
+    return before, after
+
+
+def _split(data: bytes, length: int) -> tuple[bytes, bytes]:
+    if len(data) < length:
+        raise EOFError
+    return data[:length], data[length:]
