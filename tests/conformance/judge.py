@@ -99,7 +99,7 @@ def signature_of(request: Message, credentials: Credentials = DEFAULT_CREDENTIAL
     access_key, _, region, service, _ = claimed["Credential"].split("/")
     assert (access_key, service) == (credentials.access_key, "bedrock")
     names = claimed["SignedHeaders"].split(";")
-    by_the_signer = {"x-amz-date", "x-amz-security-token"}
+    by_the_signer = {"x-amz-date", "x-amz-security-token", "x-amz-content-sha256"}
     headers = [(name, value) for name in names if name not in by_the_signer for value in request.values(name)]
     again = http.HttpRequest(request.method, request.target.decode("latin-1"), http.HttpHeaders(headers))
     hashed = request.values("x-amz-content-sha256")
@@ -115,7 +115,9 @@ def signature_of(request: Message, credentials: Credentials = DEFAULT_CREDENTIAL
         use_double_uri_encode=True,
         should_normalize_uri_path=True,
         signed_body_value=hashed[0] if hashed else hashlib.sha256(request.body).hexdigest(),
-        signed_body_header_type=auth.AwsSignedBodyHeaderType.NONE,
+        signed_body_header_type=(
+            auth.AwsSignedBodyHeaderType.X_AMZ_CONTENT_SHA_256 if hashed else auth.AwsSignedBodyHeaderType.NONE
+        ),
     )
     auth.aws_sign_request(again, config).result(10)
     assert authorization == dict(again.headers)["Authorization"]

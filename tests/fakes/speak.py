@@ -3,7 +3,7 @@
 import socket
 from urllib.parse import urlsplit
 
-from tests.fakes.tap import Message, read_answer
+from tests.fakes.tap import CONTINUE, Message, read_answer
 
 PATIENCE_SECONDS = 20.0
 
@@ -32,5 +32,7 @@ def say(url: str, data: bytes, *, method: str = "POST") -> Message:
         line.sendall(data)
         received = b"".join(iter(lambda: line.recv(1 << 20), b""))
     answer, rest = read_answer(received, method)
+    if answer.status == CONTINUE:
+        answer, rest = read_answer(rest, method)
     assert rest == b""
     return answer
