@@ -16,6 +16,7 @@ _SUBJECTS = ("key", "team")
 class Pricing:
     """Fills in cost, price status and billed model of an entry.
 
+    A `billed_model` that is there already is what an alias of the key stands for.
     `multipliers` are factors by `key:ALIAS` and `team:TEAM_ID`; of two that apply both count. `stands_for` gives the
     model that an application inference profile was found to stand for.
     """
@@ -35,7 +36,7 @@ class Pricing:
             usage,
             model=entry.model,
             region=entry.region or "",
-            stands_for=self._stands_for(entry.model) if entry.model else None,
+            stands_for=entry.billed_model or (self._stands_for(entry.model) if entry.model else None),
             day=datetime.fromtimestamp(entry.started_at, UTC).date(),
         )
         entry.cost = charge.cost

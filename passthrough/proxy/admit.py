@@ -1,10 +1,11 @@
 """Whether the call may be made, and where it goes: the key's own state, its lists, the region."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
+from urllib.parse import quote
 
-from passthrough.bedrock.endpoints import is_region
+from passthrough.bedrock.endpoints import is_region, region_of_arn
 from passthrough.bedrock.operations import Call
 from passthrough.errors import invalid
 from passthrough.policy import access
@@ -54,7 +55,12 @@ class Admit:
         """Raises the `Refusal` that applies first: the key's state, then what it may do."""
         admit_key(key, self._clock())
         access.check_operation(key, call)
-        access.check_model(key, call, await self._stands_for(key, call))
+        asked = call.model
+        if asked is not None and asked in key.aliases:
+            call = _in_place_of_alias(call, key.aliases[asked])
+            access.check_model(key, call, asked)  # the list may name the alias as well as the model
+        else:
+            access.check_model(key, call, await self._stands_for(key, call))
         region = self._region(key, call, scope_region, headers)
         access.check_region(key, region)
         if key.needs_end_user and not end_user:
@@ -84,3 +90,18 @@ class Admit:
                 raise invalid(f"{REGION_HEADER} names no region of AWS: send one such as eu-west-1.")
             return asked
         return self._default_region
+
+
+def _in_place_of_alias(call: Call, model: str) -> Call:
+    """Put a model in place of its alias: the only bytes of a path that ever change."""
+    place = "{modelId}"
+    if place not in call.operation.uri:  # an operation nobody lists: where its model stands is not known
+        return call
+    return replace(
+        call,
+        path=call.operation.uri.replace(place, quote(model, safe="")),
+        labels={**call.labels, "modelId": model},
+        model=model,
+        resource=model,
+        region_hint=region_of_arn(model),
+    )

@@ -109,6 +109,8 @@ class Handler:
             end_user=entry.end_user,
         )
         entry.region = admission.region
+        if admission.call.model != entry.model:
+            entry.billed_model = admission.call.model  # what an alias stands for
 
         outgoing = await self._sign(request, admission, caller.secret, record)  # 4
 
