@@ -215,3 +215,7 @@ async def _no_such_route(request: web.Request) -> web.Response:
     message = f"There is nothing at {request.raw_path[:200]}: calls go to /bedrock/…, the admin API is at /docs."
     error = {"message": message, "type": "not_found_error", "param": None, "code": "404"}
     return web.json_response({"error": error}, status=404)
+
+
+async def _name_server(request: web.Request, response: web.StreamResponse) -> None:  # noqa: ARG001  # the interface
+    response.headers["Server"] = "passthrough"  # aiohttp would name itself and Python, with their versions

@@ -25,6 +25,7 @@ def refuse(refusal: Refusal, call_id: str) -> web.Response:
         "x-amzn-RequestId": call_id,
         "x-amzn-ErrorType": refusal.code,
         "x-passthrough-call-id": call_id,
+        "Server": "passthrough",  # aiohttp would name itself and Python, with their versions
         **refusal.headers,
     }
     return web.Response(
