@@ -1,0 +1,152 @@
+import asyncio
+import gzip
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from passthrough.errors import UserError
+from passthrough.ledger_cli import app
+from passthrough.policy.ledger import CallIds, Entry
+from passthrough.storage.database import open_database
+from passthrough.storage.ledger_writer import LedgerWriter
+
+Run = Callable[..., str]
+TODAY = datetime.now(UTC).date()
+HEADER = (
+    "line_item_usage_start_date,line_item_unblended_cost,line_item_usage_type,"
+    "line_item_product_code,line_item_line_item_type\n"
+)
+
+
+@pytest.fixture
+def run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.delenv("PASSTHROUGH_CONFIG", raising=False)
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(app, arguments)
+        if result.exception is not None:
+            raise result.exception
+        return result.output
+
+    return run
+
+
+def call(cost: str | None = "0.1", *, days_ago: float = 0, **fields: Any) -> Entry:
+    moment = time.time() - days_ago * 86400
+    known: dict[str, Any] = {
+        "key_id": "ab" * 32,
+        "team_id": "red",
+        "model": "us.amazon.nova-lite-v1:0",
+        "billed_model": "amazon.nova-lite-v1:0",
+        "region": "us-east-1",
+        "input_tokens": 1000,
+        "output_tokens": 10,
+        "tags": ("a", "b"),
+        "cost": Decimal(cost) if cost else None,
+        "price_status": "priced" if cost else "unknown_model",
+    }
+    return Entry(call_id=CallIds()(moment), started_at=moment, **(known | fields))
+
+
+def record(url: str, *calls: Entry) -> None:
+    async def write() -> None:
+        async with open_database(url) as database:
+            connection = await database.connect()
+            writer = LedgerWriter(connection)
+            await writer.prepare()
+            await writer.write(calls, time.time())
+            await connection.close()
+
+    asyncio.run(write())
+
+
+def test_spend_is_shown_with_bars_and_as_json_with_exact_digits(run: Run, database_url: str) -> None:
+    record(database_url, call("0.30000000000000000001"), call("0.1", billed_model="other"), call("9", days_ago=30))
+    table = run("spend", "--by", "model", "--since", "7d")
+    assert "amazon.nova-lite-v1:0" in table
+    assert "0.4000" in table
+    bars = [line.count("█") for line in table.splitlines() if "█" in line]
+    assert bars == [30, 9]
+    rows = json.loads(run("spend", "--by", "team", "--json"), parse_float=Decimal)
+    assert [(row["team_id"], row["calls"], row["spend"]) for row in rows] == [
+        ("red", 2, Decimal("0.40000000000000000001"))
+    ]
+    for by in ("key", "user", "tag", "customer", "day"):
+        assert "USD" in run("spend", "--by", by)
+    assert "1 unpriced" not in table
+
+
+def test_a_ledger_with_nothing_in_it_is_a_table_with_nothing_in_it(run: Run) -> None:
+    assert "Sum" in run("spend")
+
+
+def test_a_bill_is_held_against_the_ledger(run: Run, database_url: str, tmp_path: Path) -> None:
+    record(database_url, call("0.5"))
+    bill = tmp_path / "bill.csv"
+    lines = HEADER + f"{TODAY}T00:00:00Z,0.6,USE1-NovaLite-input-tokens,AmazonBedrock,Usage\n"
+    bill.write_text(lines)
+    [row] = json.loads(run("reconcile", str(bill), "--json"), parse_float=Decimal)
+    assert (row["model"], row["ours"], row["theirs"], row["difference"]) == (
+        "amazon.nova-lite-v1:0",
+        Decimal("0.5"),
+        Decimal("0.6"),
+        Decimal("0.1"),
+    )
+    (tmp_path / "bill.csv.gz").write_bytes(gzip.compress(lines.encode()))
+    table = run("reconcile", str(tmp_path / "bill.csv.gz"))
+    assert "+0.1000" in table
+    assert "+16.7%" in table
+    bill.write_text(lines.replace("NovaLite", "Oddity"))
+    [row] = json.loads(run("reconcile", str(bill), "--json", "--match", "Oddity=amazon.nova-lite-v1:0"))
+    assert row["model"] == "amazon.nova-lite-v1:0"
+
+
+def test_a_late_price_is_filled_in(run: Run, database_url: str) -> None:
+    record(database_url, call(None), call(None, model="made.up", billed_model="made.up"))
+    said = run("reprice", "--since", "1d")
+    assert said.startswith("1 of 2 calls have a price now: $0.0000")
+    assert run("reprice", "--since", "1d") == "0 of 1 calls have a price now: $0 in all.\n"
+
+
+def test_old_months_are_dropped(run: Run, database_url: str) -> None:
+    record(database_url, call(days_ago=200), call())
+    month = TODAY - timedelta(days=200)
+    assert run("ledger", "prune", "--older-than", "90d") == f"Months dropped: {month:%Y-%m}.\n"
+    assert run("ledger", "prune", "--older-than", "90d") == "Months dropped: none.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("spend", "--since", "yesterday"), "not a duration"),
+        (("spend", "--since", "90s"), "by day"),
+        (("spend", "--since", "9999999w"), "shorter"),
+        (("reconcile", "nowhere.csv"), "cannot be read"),
+        (("reconcile", "bill.parquet"), "Parquet"),
+        (("reconcile", __file__), "lacks the column"),
+    ],
+)
+def test_a_mistake_is_one_sentence(run: Run, arguments: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence) as raised:
+        run(*arguments)
+    assert "\n" not in str(raised.value)
+
+
+def test_files_that_are_no_bill_are_refused(run: Run, tmp_path: Path) -> None:
+    broken = gzip.compress(HEADER.encode() * 100)
+    for name, content in (("cut.gz", broken[:-20]), ("bytes.csv", b"\xff\xfe\xff"), ("empty.csv", HEADER.encode())):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError):
+            run("reconcile", str(tmp_path / name))
+    (tmp_path / "bill.csv").write_text(HEADER + f"{TODAY},1,USE1-NovaLite-input-tokens,AmazonBedrock,Usage\n")
+    with pytest.raises(UserError, match="no pair"):
+        run("reconcile", str(tmp_path / "bill.csv"), "--match", "nothing")
