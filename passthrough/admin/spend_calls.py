@@ -48,7 +48,7 @@ class CallRoutes:
                 path="/spend/logs",
                 handle=self.logs,
                 query=LogsQuery,
-                answer=list[SpendLog] | list[SpendDay],
+                answer=list[dict[str, Any]],  # SpendLog or SpendDay: a schema cannot have either list
                 access="own",
                 summary="Calls, newest first, at most 10,000; between two dates sums by day, unless told otherwise.",
             ),

@@ -102,7 +102,7 @@ class ReportRoutes:
         if wants_csv(asked.accept):
             return table(rows, ("day", "team_id", *SUM_COLUMNS))
         totals: defaultdict[str, Decimal] = defaultdict(Decimal)
-        daily: dict[date, dict[str, str | Decimal]] = {}
+        daily: dict[date, dict[str, Any]] = {}
         for row in rows:
             totals[row["team_id"]] += row["spend"]
             daily.setdefault(row["day"], {"date": row["day"].isoformat()})[row["team_id"]] = row["spend"]

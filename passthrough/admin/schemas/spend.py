@@ -11,7 +11,9 @@ from passthrough.admin.schemas.fields import LONGEST_MODEL, LONGEST_NAME, KeyTex
 
 Text = Annotated[str, Meta(max_length=LONGEST_NAME)]
 ModelText = Annotated[str, Meta(max_length=LONGEST_MODEL)]
-Moment = Annotated[str, Meta(max_length=19, pattern=r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d:\d\d)?$(?!\n)")]
+_DAY = r"(19[7-9][0-9]|20[0-9]{2})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+_TIME = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
+Moment = Annotated[str, Meta(max_length=19, pattern=rf"^{_DAY}([T ]{_TIME})?$(?!\n)")]
 """A day, or a second, of UTC."""
 Limit = Annotated[int, Meta(ge=1, le=1000)]
 Money = Annotated[str, Meta(pattern=r"^[0-9]{1,12}(\.[0-9]{1,18})?$(?!\n)")]
@@ -88,7 +90,7 @@ class ActivityQuery(SpanQuery, kw_only=True, forbid_unknown_fields=True):
     page: Annotated[int, Meta(ge=1, le=100_000)] = 1
     page_size: Limit = 50
     user_id: Text | None = None
-    team_ids: Annotated[str, Meta(max_length=8192)] | None = None
+    team_ids: Annotated[str, Meta(max_length=4096)] | None = None
     api_key: KeyText | None = None
     model: ModelText | None = None
 
@@ -244,7 +246,7 @@ class TeamTotal(Struct, kw_only=True):
 class GlobalTeams(Struct, kw_only=True):
     """`daily_spend` has an object a day: `date`, and each team's spend under its name."""
 
-    daily_spend: list[dict[str, str | Decimal]]
+    daily_spend: list[dict[str, Any]]
     teams: list[str]
     total_spend_per_team: list[TeamTotal]
 
