@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from passthrough.bedrock.operations import BodyPath, Operation
+from passthrough.bedrock.operations import Body, BodyPath, Operation
 from passthrough.bedrock.usage import UNREADABLE
 
 
@@ -15,7 +15,7 @@ class _Shaped(msgspec.Struct):
     model: str | None = None
 
 
-def model_in_body(operation: Operation, body: bytes) -> str | None:
+def model_in_body(operation: Operation, body: Body) -> str | None:
     """Return the first model that the body names where the operation has one; None if it cannot be read."""
     if not operation.body_models:
         return None

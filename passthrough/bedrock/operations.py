@@ -22,6 +22,9 @@ from botocore.loaders import Loader
 Service = Literal["bedrock-runtime", "bedrock-agent-runtime", "bedrock"]
 """Endpoint prefix of a host; all three sign as `bedrock`."""
 
+Body = bytes | bytearray
+"""A request's body; a large one is grown in place and does not change any more once it is handed on."""
+
 BodyPath = tuple[str, ...]
 """Members from the top of a JSON body down; `[]` is every item of a list, `{}` every value of a map."""
 

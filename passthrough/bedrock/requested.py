@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from passthrough.bedrock.models import base_model
+from passthrough.bedrock.operations import Body
 from passthrough.bedrock.usage import UNREADABLE
 
 # One search unit is a query with up to this many documents, https://aws.amazon.com/bedrock/pricing/ (Rerank models).
@@ -40,7 +41,7 @@ class _Image(msgspec.Struct):
     samples: Any = 1  # Stable Diffusion XL
 
 
-def units_requested(operation: str, model: str | None, body: bytes) -> Mapping[str, float]:
+def units_requested(operation: str, model: str | None, body: Body) -> Mapping[str, float]:
     """Count the units of a request: empty for what is priced by tokens, and for a body that cannot be read."""
     base = base_model(model) if model else ""
     try:

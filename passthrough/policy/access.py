@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, Final, NoReturn
 
 from passthrough.bedrock.models import ModelRef, geography, model_ref
-from passthrough.bedrock.operations import BodyPath, Call, ModelPlace
+from passthrough.bedrock.operations import Body, BodyPath, Call, ModelPlace
 from passthrough.errors import Refusal, forbidden, invalid
 from passthrough.policy.keys import VirtualKey
 
@@ -73,7 +73,7 @@ def check_model(key: VirtualKey, call: Call, stands_for: str | None = None) -> N
             return
 
 
-def check_body(key: VirtualKey, call: Call, body: bytes) -> None:
+def check_body(key: VirtualKey, call: Call, body: Body) -> None:
     """Refuse a body that names a model or resource that is not listed, or that is not to be trusted."""
     if not needs_body(key, call):
         return
@@ -143,7 +143,7 @@ def _names_route(route: str, call: Call) -> bool:
     return route.startswith("/") and (matches(route, call.path) or matches(route, "/bedrock" + call.path))
 
 
-def _read(body: bytes) -> Any:  # any JSON document
+def _read(body: Body) -> Any:  # any JSON document
     """Decode JSON that every reader reads alike: UTF-8 without BOM, no key twice, nothing after the end."""
     try:
         return json.loads(

@@ -6,7 +6,7 @@ from typing import Protocol
 from urllib.parse import quote
 
 from passthrough.bedrock.endpoints import is_region, region_of_arn
-from passthrough.bedrock.operations import Call
+from passthrough.bedrock.operations import Body, Call
 from passthrough.errors import invalid
 from passthrough.policy import access
 from passthrough.policy.keys import VirtualKey, admit_key
@@ -31,7 +31,7 @@ class Admission:
     region: str
     needs_body: bool
 
-    def check(self, body: bytes) -> None:
+    def check(self, body: Body) -> None:
         access.check_body(self.key, self.call, body)
 
 

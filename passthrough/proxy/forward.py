@@ -7,19 +7,21 @@ bills the whole answer anyway, and only its last bytes tell how much that is.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Literal, Protocol
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from passthrough.errors import ClientGone
+from passthrough.errors import ClientGone, UpstreamFailure
 from passthrough.proxy.headers import answer_lines
 from passthrough.proxy.outgoing import Outgoing
 from passthrough.wire.connection import Connection, Head, NoAnswer
 from passthrough.wire.pool import Pool
-from passthrough.wire.relay import Relay
+from passthrough.wire.relay import Relay, reset
 
 UPLOAD_PIECE_BYTES = 256 * 1024
+LOST_SECONDS = 1.0  # more than a transport that was aborted needs to tell its protocol
 
 
 class Meter(Protocol):
@@ -34,8 +36,9 @@ class Answer:
     """Follows one answer (the relay's `Observer`): head, bytes, end.
 
     `begins` is told the head and returns the meter for what follows and the lines to add for the client;
-    `ends` is called when the answer is whole, before its last byte is given to the client. `interrupted` is
-    what an event stream is told when it is cut, `keeps_open` whether the client's connection may go on.
+    `ends` is called when the answer is whole, before its last byte is given to the client; `left` when the
+    client has gone before that. `interrupted` is what an event stream is told when it is cut, `keeps_open`
+    whether the client's connection may go on.
     """
 
     def __init__(
@@ -43,11 +46,13 @@ class Answer:
         *,
         begins: Callable[[Head], tuple[Meter, bytes]],
         ends: Callable[[], None],
+        left: Callable[[], None],
         interrupted: bytes,
         keeps_open: bool,
     ) -> None:
         self._begins = begins
         self._ends = ends
+        self.left = left
         self._interrupted = interrupted
         self.keeps_open = keeps_open
         self._meter: Meter | None = None
@@ -151,12 +156,14 @@ class Forward:
                 connection.start(relay, outgoing.head, bodiless=bodiless, request_sent=False)
                 await self._upload(connection, request, relay)
             else:
-                connection.start(relay, outgoing.head + outgoing.body, bodiless=bodiless)
+                connection.start(relay, outgoing.head, outgoing.body, bodiless=bodiless)
             await relay.settled(request.writer.drain, self._stall_seconds)
         except (asyncio.CancelledError, TimeoutError, ConnectionError) as error:
-            await self._without_client(connection, relay, request, error)
+            await self._without_client(connection, relay, request, answer, error)
         except BaseException:
             connection.abandon()
+            if relay.started and request.transport is not None:
+                reset(request.transport)  # nothing may be answered behind half an answer
             raise
         return relay
 
@@ -172,25 +179,25 @@ class Forward:
             await connection.writable()
 
     async def _without_client(
-        self, connection: Connection, relay: Relay, request: web.BaseRequest, error: BaseException
+        self, connection: Connection, relay: Relay, request: web.BaseRequest, answer: Answer, error: BaseException
     ) -> None:
         """The client has gone, reads no more, or the server is being stopped."""
         transport = request.transport
-        if isinstance(error, asyncio.CancelledError) and transport is not None and not transport.is_closing():
-            connection.abandon()
+        cancelled = isinstance(error, asyncio.CancelledError)
+        if cancelled and not relay.done and transport is not None and not transport.is_closing():
+            connection.fail(UpstreamFailure("the proxy is being stopped"))
             raise error
-        if transport is not None:
-            transport.abort()
-        if relay.done:
+        if transport is not None and not cancelled:
+            reset(transport)
+        if not relay.done:
+            answer.left()
+            if not connection.request_sent or not self._drains_left:
+                connection.abandon()
+                raise ClientGone from error
+        await _take_in_cancellation(already=cancelled)
+        if not relay.done:
+            await self._drain(connection, relay)
             raise ClientGone from error
-        if not connection.request_sent or not self._drains_left:
-            connection.abandon()
-            raise ClientGone from error
-        task = asyncio.current_task()
-        if task is not None:
-            task.uncancel()
-        await self._drain(connection, relay)
-        raise ClientGone from error
 
     async def _drain(self, connection: Connection, relay: Relay) -> None:
         self._drains_left -= 1
@@ -205,6 +212,20 @@ class Forward:
             raise
         finally:
             self._drains_left += 1
+
+
+async def _take_in_cancellation(*, already: bool) -> None:
+    """Go on after aiohttp has cancelled the call: it does so once, when a client's connection is lost.
+
+    A connection that was reset here is lost in the loop's next turn.
+    """
+    if not already:
+        with suppress(asyncio.CancelledError, TimeoutError):
+            async with asyncio.timeout(LOST_SECONDS):
+                await asyncio.get_running_loop().create_future()
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
 
 
 async def _nothing() -> None:

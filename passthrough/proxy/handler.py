@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from aiohttp import HttpVersion11, web
 
 from passthrough.bedrock.eventstream import exception_frame
+from passthrough.bedrock.operations import Body
 from passthrough.errors import ClientGone, Refusal, Unavailable, UpstreamFailure
 from passthrough.proxy.admit import Admission, Admit
 from passthrough.proxy.authenticate import Authenticate
@@ -130,7 +131,7 @@ class Handler:
         forwarded = self.headers.choose(request.raw_headers, secret)
         return self.compose(request.method, admission.call, admission.region, forwarded, payload)
 
-    def _answer(self, request: web.BaseRequest, admission: Admission, record: Record, body: bytes) -> Answer:
+    def _answer(self, request: web.BaseRequest, admission: Admission, record: Record, body: Body) -> Answer:
         entry = record.entry
 
         keeps_open = request.keep_alive and request.version >= HttpVersion11 and not self.draining

@@ -13,7 +13,7 @@ import msgspec
 from passthrough.bedrock.answer_headers import usage_of_headers
 from passthrough.bedrock.coding import COMPRESSED, Inflater
 from passthrough.bedrock.eventstream import FrameScanner
-from passthrough.bedrock.operations import Call
+from passthrough.bedrock.operations import Body, Call
 from passthrough.bedrock.requested import units_requested
 from passthrough.bedrock.sieve import Sieve
 from passthrough.bedrock.sse import WholeLines
@@ -241,7 +241,7 @@ def _is_plain(inner: Meter) -> bool:
     return not isinstance(inner, _Events)
 
 
-def meter(call: Call, status: int, headers: Sequence[tuple[str, str]], request: bytes = b"") -> Meter:
+def meter(call: Call, status: int, headers: Sequence[tuple[str, str]], request: Body = b"") -> Meter:
     """Choose the meter of an answer; `request` is the request's body, needed where the price goes by it."""
     if not 200 <= status < 300:  # noqa: PLR2004  # only a success consumes: errors carry no usage
         return Meter()
@@ -254,7 +254,7 @@ def meter(call: Call, status: int, headers: Sequence[tuple[str, str]], request: 
     return _Compressed(inner) if encoding in COMPRESSED else _Unreadable(inner)
 
 
-def _by_shape(call: Call, content_type: str, fields: Mapping[str, str], request: bytes) -> Meter:
+def _by_shape(call: Call, content_type: str, fields: Mapping[str, str], request: Body) -> Meter:
     name = call.operation.name
     if content_type == "application/vnd.amazon.eventstream":
         return _Events(_TALLIES.get(name, Unwatched)(), usage_of_headers(fields))
@@ -273,7 +273,7 @@ def _by_shape(call: Call, content_type: str, fields: Mapping[str, str], request:
             return Meter()
 
 
-def _invoked(call: Call, fields: Mapping[str, str], request: bytes) -> Meter:
+def _invoked(call: Call, fields: Mapping[str, str], request: Body) -> Meter:
     """InvokeModel: the headers have it all, except how cache writes split, and what older models leave out."""
     known = usage_of_headers(fields)
     if units := units_requested("InvokeModel", call.model, request):

@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Protocol
 
 from passthrough.bedrock.endpoints import Endpoint, accepts_bearer
-from passthrough.bedrock.operations import Call, Service
+from passthrough.bedrock.operations import Body, Call, Service
 from passthrough.policy.credentials import Credentials
 from passthrough.proxy.headers import Forwarded
 from passthrough.wire.dial import Address
@@ -59,7 +59,7 @@ class Outgoing:
     address: Address
     method: str
     head: bytes
-    body: bytes | None
+    body: Body | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Payload:
     AWS then checks itself.
     """
 
-    body: bytes | None
+    body: Body | None
     length: int
     sha256: str
     hash_is_the_clients: bool

@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import RequestPayloadError
 
+from passthrough.bedrock.operations import Body
 from passthrough.errors import ClientGone, Refusal, invalid, too_large
 from passthrough.proxy.outgoing import EMPTY_SHA256, Payload
 
@@ -41,25 +42,23 @@ class Receive:
             return Payload(body, len(body), hashed, hash_is_the_clients=True)
         return Payload(body, len(body), sha256(body).hexdigest() if body else EMPTY_SHA256, hash_is_the_clients=False)
 
-    async def _read(self, request: web.BaseRequest) -> bytes:
+    async def _read(self, request: web.BaseRequest) -> Body:
         content = request.content
         try:
             if content.is_eof():  # small bodies come with their head
-                body = content.read_nowait()
-                if len(body) > self._max_bytes:
+                small = content.read_nowait()
+                if len(small) > self._max_bytes:
                     raise self._too_large()
-                return body
-            pieces: list[bytes] = []
-            size = 0
+                return small
+            body = bytearray()  # grows in place: a list of pieces would have to be joined, at twice the memory
             while True:
                 async with asyncio.timeout(self._stall_seconds):
                     piece = await content.readany()
                 if not piece:
-                    return b"".join(pieces)
-                size += len(piece)
-                if size > self._max_bytes:
+                    return body
+                if len(body) + len(piece) > self._max_bytes:
                     raise self._too_large()
-                pieces.append(piece)
+                body += piece
         except TimeoutError:
             raise Refusal(
                 408, "RequestTimeoutException", f"No byte of the body arrived for {self._stall_seconds:g} seconds."

@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 
 from passthrough.bedrock.named import model_in_body
-from passthrough.bedrock.operations import Operation
+from passthrough.bedrock.operations import Body, Operation
 from passthrough.bedrock.usage import NOTHING, Usage
 from passthrough.errors import Refusal, Unavailable
 from passthrough.policy.keys import VirtualKey
@@ -87,7 +87,7 @@ class Record:
         if key.tags:
             entry.tags = (*key.tags, *(tag for tag in entry.tags if tag not in key.tags))
 
-    def request_body(self, operation: Operation, body: bytes) -> None:
+    def request_body(self, operation: Operation, body: Body) -> None:
         """Read what a body says for the record: the model where it stands there, and Converse's attribution."""
         if self.entry.model is None:
             self.entry.model = model_in_body(operation, body)
@@ -209,7 +209,7 @@ def _metadata(given: str | None, agent: str | None) -> str | None:
     return msgspec.json.encode(fields).decode() if fields else None
 
 
-def _request_metadata(body: bytes) -> str | None:
+def _request_metadata(body: Body) -> str | None:
     try:
         found = msgspec.json.decode(body, type=_Attributed).requestMetadata
     except msgspec.DecodeError:

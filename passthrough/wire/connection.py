@@ -17,6 +17,7 @@ from passthrough.errors import UpstreamFailure
 # AWS's own heads stay under 4 KiB; the largest documented limit of a common server is Envoy's 60 KiB.
 MAX_HEAD_BYTES = 64 * 1024
 MAX_INTERIM_ANSWERS = 16
+COPIED_BYTES = 64 * 1024  # up to here a copy is cheaper than a second system call
 FIRST_FINAL_STATUS = 200
 SWITCHING_PROTOCOLS = 101
 
@@ -100,12 +101,18 @@ class Connection(asyncio.Protocol):
     def open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    @property
-    def awaiting_head(self) -> bool:
-        return not self._head_done
+    def start(
+        self,
+        receiver: Receiver,
+        head: bytes,
+        body: bytes | bytearray = b"",
+        *,
+        bodiless: bool = False,
+        request_sent: bool = True,
+    ) -> None:
+        """Send a request; the answer goes to `receiver`.
 
-    def start(self, receiver: Receiver, data: bytes, *, bodiless: bool = False, request_sent: bool = True) -> None:
-        """Send a request (head, and body unless it follows by `write`); the answer goes to `receiver`.
+        `body` may be empty while it follows by `write`; it must not change any more.
 
         `bodiless`: the answer has no body whatever its head says (HEAD).
         `request_sent`: False while body bytes will follow; set it True after the last.
@@ -119,7 +126,11 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             self._fail(NoAnswer("the connection was already closed"))
         else:
-            self._transport.write(data)
+            if len(body) > COPIED_BYTES:
+                self._transport.write(head)
+                self._transport.write(body)
+            else:
+                self._transport.write(head + body)
 
     def write(self, data: bytes) -> None:
         if self._transport is not None:
@@ -133,15 +144,16 @@ class Connection(asyncio.Protocol):
             await self._writable
 
     def pause_reading(self) -> None:
-        if self._transport is not None and not self.reading_paused:
+        if not self.reading_paused and self._transport is not None and not self._transport.is_closing():
             self.reading_paused = True
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if self._transport is not None and self.reading_paused:
+        if self.reading_paused:
             self.reading_paused = False
             self.last_activity = self._loop.time()
-            self._transport.resume_reading()
+            if self._transport is not None and not self._transport.is_closing():  # uvloop raises for a closed one
+                self._transport.resume_reading()
 
     def fail(self, error: UpstreamFailure) -> None:
         """End the exchange as failed and the connection with it."""
@@ -190,7 +202,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._fail(UpstreamFailure(f"the upstream's answer is not HTTP/1.1: {error}"))
+            self._unreadable(error)
             return
         if not self._head_done and self._head_bytes > MAX_HEAD_BYTES:
             self._fail(UpstreamFailure(f"the head of the upstream's answer exceeds {MAX_HEAD_BYTES} bytes"))
@@ -217,6 +229,9 @@ class Connection(asyncio.Protocol):
             return
         if self._finished or self._receiver is None:
             return
+        # what came in one read with the end of the head is known to be a part of it only now
+        if self._head_bytes > MAX_HEAD_BYTES and sum(len(n) + len(v) + 4 for n, v in self._headers) > MAX_HEAD_BYTES:
+            raise UpstreamFailure(f"the head of the upstream's answer exceeds {MAX_HEAD_BYTES} bytes")
         self._head_done = True
         self._close_delimited = self._framing_is_the_close()
         self._receiver.head_received(Head(status, self._reason, self._headers))
@@ -253,6 +268,14 @@ class Connection(asyncio.Protocol):
                 raise UpstreamFailure("the upstream used a transfer coding that was not offered")
             delimited = delimited or lowered in {b"content-length", b"transfer-encoding"}
         return not delimited
+
+    def _unreadable(self, error: httptools.HttpParserError) -> None:
+        if self._finished:  # it lies behind a whole answer, which stands; the connection is spoilt
+            self.abort()
+            self._deliver()
+            return
+        reason = error.__context__ or error  # what a callback raised, where one did
+        self._fail(UpstreamFailure(f"the upstream's answer is not HTTP/1.1: {reason}"))
 
     def _loss(self, exc: Exception | None) -> UpstreamFailure:
         if not self._head_bytes:

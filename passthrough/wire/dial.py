@@ -12,6 +12,7 @@ from passthrough.wire.connection import Connection
 
 # A CONNECT answer is a status line and a few fields.
 MAX_TUNNEL_HEAD_BYTES = 16 * 1024
+NOT_A_PROXY = "HTTPS_PROXY is not of the form http://host:port; correct or unset it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +46,19 @@ def outbound_proxy(url: str | None, no_proxy: str = "") -> OutboundProxy | None:
     """
     if not url:
         return None
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 3128  # squid's
+    except ValueError:
+        raise UserError(NOT_A_PROXY) from None
     if parts.scheme != "http" or not parts.hostname:
-        raise UserError("HTTPS_PROXY is not of the form http://host:port; correct or unset it.")
+        raise UserError(NOT_A_PROXY)
     authorization = None
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         authorization = "Basic " + b64encode(pair.encode()).decode()
     bypass = tuple(name.strip().lstrip(".").lower() for name in no_proxy.split(",") if name.strip())
-    return OutboundProxy(parts.hostname, parts.port or 3128, authorization, bypass)
+    return OutboundProxy(parts.hostname, port, authorization, bypass)
 
 
 def upstream_tls(ca_bundle: str | None = None) -> ssl.SSLContext:

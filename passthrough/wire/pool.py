@@ -6,7 +6,6 @@ timer looks over all connections about once a second, so that no call pays for a
 
 import asyncio
 import ssl
-from collections import deque
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -32,7 +31,7 @@ class Limits:
 
 @dataclass(slots=True)
 class _Host:
-    idle: deque[Connection] = field(default_factory=deque)
+    idle: dict[Connection, None] = field(default_factory=dict)  # the one used last stands last
     busy: set[Connection] = field(default_factory=set)
     opening: int = 0
 
@@ -81,7 +80,7 @@ class Pool:
             host = self._hosts[address] = _Host()
         if not fresh:
             while host.idle:
-                connection = host.idle.pop()
+                connection, _ = host.idle.popitem()
                 if connection.open:
                     host.busy.add(connection)
                     return connection
@@ -118,21 +117,23 @@ class Pool:
 
     def _released(self, host: _Host, connection: Connection) -> None:
         host.busy.discard(connection)
-        host.idle.append(connection)
+        host.idle[connection] = None
 
     def _lost(self, host: _Host, connection: Connection) -> None:
         host.busy.discard(connection)
-        if connection in host.idle:
-            host.idle.remove(connection)
+        host.idle.pop(connection, None)
 
     def _look_over(self) -> None:
         """Close what has been idle too long, fail what has been silent too long."""
         loop = asyncio.get_running_loop()
         limits = self._limits
+        pace = min(1.0, limits.answer_seconds / 4, limits.idle_seconds / 4)
+        self._timer = loop.call_later(pace, self._look_over)  # first, so that no failure below can stop the clock
         now = loop.time()
         for host in self._hosts.values():
-            while host.idle and now - host.idle[0].last_activity > limits.idle_seconds:
-                host.idle.popleft().abort()
+            while host.idle and now - (oldest := next(iter(host.idle))).last_activity > limits.idle_seconds:
+                del host.idle[oldest]
+                oldest.abort()
             silent = [
                 connection
                 for connection in host.busy
@@ -140,5 +141,3 @@ class Pool:
             ]
             for connection in silent:
                 connection.fail(SilentUpstream(f"the upstream was silent for {limits.answer_seconds:g} seconds"))
-        pace = min(1.0, limits.answer_seconds / 4, limits.idle_seconds / 4)
-        self._timer = loop.call_later(pace, self._look_over)

@@ -8,6 +8,8 @@ An answer that did not end well is never ended well here: no terminator is writt
 """
 
 import asyncio
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -16,6 +18,7 @@ from passthrough.wire.connection import Connection, Head
 
 FINAL_CHUNK = b"0\r\n\r\n"
 BODILESS_STATUSES = frozenset({204, 304})  # RFC 9110 §6.4.1
+AT_ONCE = struct.pack("ii", 1, 0)  # SO_LINGER on, for no time: closing resets the connection
 
 
 class Downstream(Protocol):
@@ -81,7 +84,8 @@ class Relay:
         if not (has_length or self._bodiless or head.status in BODILESS_STATUSES):
             self._chunked = self._chunking
             self._delimited = self._chunking
-            framing = b"Transfer-Encoding: chunked\r\n\r\n" if self._chunking else b"Connection: close\r\n\r\n"
+            # without chunks the body ends with the connection, as every HTTP/1.0 client expects
+            framing = b"Transfer-Encoding: chunked\r\n\r\n" if self._chunking else b"\r\n"
             self.closes = not self._chunking
         self._head = lines + framing
 
@@ -100,11 +104,13 @@ class Relay:
         if self.error is not None:
             self._cut(body)
         elif self._whole:
-            if body:
-                self._observer.body(body)
-            self._observer.completed()
-            self._write(self._framed(body) + FINAL_CHUNK if self._chunked else self._framed(body))
-            self._finish()
+            try:
+                if body:
+                    self._observer.body(body)
+                self._observer.completed()
+            finally:  # whatever goes wrong there, nobody may wait for ever here
+                self._write(self._framed(body) + FINAL_CHUNK if self._chunked else self._framed(body))
+                self._finish()
         else:
             self._write(self._framed(body))
             if body:
@@ -120,12 +126,17 @@ class Relay:
         `stall_seconds`.
         """
         while not self.done:
-            self._changed = asyncio.get_running_loop().create_future()
-            await self._changed
-            if self._connection.reading_paused and not self.done:
+            if self._connection.reading_paused:
                 async with asyncio.timeout(stall_seconds):
                     await drain()
                 self._connection.resume_reading()
+            else:
+                self._changed = asyncio.get_running_loop().create_future()
+                await self._changed
+        if self._downstream is not None and self._downstream.writing_paused:
+            # else a client could ask for one answer after the other and read none of them
+            async with asyncio.timeout(stall_seconds):
+                await drain()
 
     def detach(self) -> None:
         """Go on without the client: the rest is observed, and written nowhere."""
@@ -165,7 +176,7 @@ class Relay:
             transport = self._downstream.transport
             if transport is not None:
                 # a close is as good as a clean end where nothing else delimits the body: reset it then
-                transport.close() if self._delimited else transport.abort()
+                transport.close() if self._delimited else reset(transport)
         self._finish()
 
     def _finish(self) -> None:
@@ -175,3 +186,14 @@ class Relay:
     def _wake(self) -> None:
         if self._changed is not None and not self._changed.done():
             self._changed.set_result(None)
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End a connection so that its other end cannot take it for a clean end.
+
+    `abort` alone would let the kernel send what it holds, and then an orderly FIN.
+    """
+    raw = transport.get_extra_info("socket")
+    if raw is not None:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+    transport.abort()
