@@ -8,6 +8,7 @@ import asyncio
 import functools
 import logging
 import os
+import resource
 import secrets
 import shutil
 import signal
@@ -43,6 +44,7 @@ _log = logging.getLogger(__name__)
 # Short-lived Bedrock API keys and session tokens are kilobytes; the interface promises 16 KB for a field.
 MAX_FIELD_BYTES = 32 * 1024
 BACKLOG = 4096
+ENOUGH_FILES = 20_480  # 10,000 streams in one worker
 KEEPALIVE_SECONDS = 75.0  # nginx's; longer than the idle time of the usual clients' pools
 
 
@@ -204,6 +206,7 @@ def run(settings: Settings, *, migrate: bool, tls: ssl.SSLContext | None, sandbo
         asyncio.run(migrate_database(url) if migrate or not settings.database_url else require_head(url))
         if settings.region_is_a_guess and not sandbox:
             _log.warning("no AWS_REGION is set", extra={"region": settings.region})
+        _raise_file_limit()
         sock = stack.enter_context(listen(settings.host, settings.port))
         supervisor = Supervisor()
         credentials = None
@@ -229,6 +232,18 @@ def run(settings: Settings, *, migrate: bool, tls: ssl.SSLContext | None, sandbo
         for number in range(settings.workers):
             supervisor.add(f"worker {number + 1}", worker)
         supervisor.run()
+
+
+def _raise_file_limit() -> None:
+    """Each open stream needs two files: one to the client, one to AWS."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < ENOUGH_FILES:
+        _log.warning(
+            "the limit of open files is low: each open stream needs two",
+            extra={"limit": hard, "remedy": f"ulimit -Hn {ENOUGH_FILES}, or LimitNOFILE= of the service"},
+        )
 
 
 def _fresh(folder: Path) -> Path:
