@@ -3,17 +3,20 @@
 import logging
 from collections.abc import Callable, Iterable
 
+import msgspec
 from aiohttp import web
 
+from passthrough.admin import docs
 from passthrough.admin.audit import AuditRoutes
 from passthrough.admin.budgets import BudgetRoutes, Budgets
 from passthrough.admin.customers import CustomerRoutes, Customers
-from passthrough.admin.endpoint import Authenticate, Endpoint, Server
+from passthrough.admin.endpoint import Asked, Authenticate, Endpoint, Server
 from passthrough.admin.key_rotation import Rotation
 from passthrough.admin.key_rotation_routes import KeyRotationRoutes
 from passthrough.admin.key_routes import KeyRoutes
 from passthrough.admin.keys import Keys
 from passthrough.admin.member_routes import MemberRoutes
+from passthrough.admin.openapi import document
 from passthrough.admin.team_routes import TeamRoutes
 from passthrough.admin.teams import Teams
 from passthrough.admin.user_routes import UserRoutes
@@ -33,6 +36,19 @@ def add_admin_routes(
 ) -> None:
     """Serve the admin API. `clock` gives seconds since 1970; `more` are endpoints of other nouns (spend)."""
     endpoints = [*admin_endpoints(database, clock), *more]
+    described = document(endpoints)
+    shown, written = docs.page(described), msgspec.json.encode(described)
+
+    async def openapi(asked: Asked) -> web.Response:  # noqa: ARG001  # the interface of a handler
+        return web.Response(body=written, content_type="application/json")
+
+    async def show(asked: Asked) -> web.Response:  # noqa: ARG001  # as above
+        return web.Response(body=shown, headers=docs.HEADERS)
+
+    endpoints += [
+        Endpoint(method="GET", path="/openapi.json", handle=openapi, summary="This document.", access="anyone"),
+        Endpoint(method="GET", path="/docs", handle=show, summary="This document for people.", access="anyone"),
+    ]
     by_path: dict[str, list[Endpoint]] = {}
     for endpoint in endpoints:
         by_path.setdefault(endpoint.path, []).append(endpoint)

@@ -1,14 +1,15 @@
 """Reading what was changed, by whom, and from where."""
 
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from passthrough.admin.endpoint import Asked, Endpoint
+from passthrough.admin.patch import moment
 from passthrough.admin.schemas import accounts as schemas
-from passthrough.errors import Refusal, invalid
+from passthrough.errors import Refusal
 from passthrough.storage.audit import Seen, page_of_changes
 from passthrough.storage.database import Database
 
@@ -49,8 +50,8 @@ class AuditRoutes:
                 for name in ("changed_by", "action", "table_name", "object_id")
                 if (value := getattr(query, name))
             },
-            since=_moment(query.start_date, "start_date"),
-            before=_moment(query.end_date, "end_date", last=True),
+            since=_since(query.start_date),
+            before=_before(query.end_date),
         )
         async with self._database.begin() as connection:
             rows, total = await page_of_changes(
@@ -78,17 +79,16 @@ def _row(row: Any) -> schemas.AuditRow:
     return msgspec.convert(row, schemas.AuditRow)
 
 
-def _moment(text: str | None, name: str, *, last: bool = False) -> datetime | None:
-    """A date or time, UTC; of a last day its end."""
+def _since(text: str | None) -> datetime | None:
+    return moment(text, param="start_date") if text else None
+
+
+def _before(text: str | None) -> datetime | None:
+    """The end of a day, or just after a time: the last date is included."""
     if not text:
         return None
+    end = moment(text, param="end_date")
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise invalid(f"'{name}' is not a date: write YYYY-MM-DD, or with a time.", param=name) from None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    whole_day = last and len(text) == len("YYYY-MM-DD")
-    try:
-        return moment + (timedelta(days=1) if whole_day else timedelta(microseconds=1) if last else timedelta(0))
+        return end + (timedelta(days=1) if len(text) == len("YYYY-MM-DD") else timedelta(microseconds=1))
     except OverflowError:
         return None

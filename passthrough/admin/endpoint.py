@@ -15,12 +15,10 @@ from typing import Any, Final, Literal, Protocol
 import msgspec
 from aiohttp import web
 
-from passthrough.admin.schemas.fields import NOTHING, Idle
-from passthrough.errors import Refusal, invalid, too_large
+from passthrough.admin.reading import read_body, read_query
+from passthrough.errors import Refusal
 from passthrough.policy.keys import VirtualKey, admit_key
 from passthrough.storage.audit import Actor
-
-MOST_BODY_BYTES: Final = 1024 * 1024  # interface §5
 
 Access = Literal["anyone", "admin", "own"]
 """`own`: the administrator, and a virtual key about itself."""
@@ -122,14 +120,14 @@ class Server:
         parts = self._path.fullmatch(request.raw_path.partition("?")[0])
         if parts is None:
             raise Refusal(404, "", "There is nothing at this path: write it without percent-encoding.")
-        endpoint = self._methods.get(request.method)
+        endpoint = self._methods.get("GET" if request.method == "HEAD" else request.method)
         if endpoint is None:
             allowed = ", ".join(sorted(self._methods))
             raise Refusal(405, "", f"This path takes {allowed}.", headers={"Allow": allowed})
         key = await self._caller(request, endpoint)
         actor = Actor(_changed_by(request, key), request.remote)
-        query = _query(request, endpoint.query)
-        body = await _body(request, endpoint.body)
+        query = read_query(request, endpoint.query)
+        body = await read_body(request, endpoint.body)
         named = {name: urllib.parse.unquote(part) for name, part in parts.groupdict().items()}
         answer = await endpoint.handle(Asked(body, query, named, key, actor, request.headers.get("Accept", "")))
         return answer if isinstance(answer, web.StreamResponse) else answered(answer)
@@ -160,16 +158,6 @@ def refused(refusal: Refusal) -> web.Response:
     return response
 
 
-def decoded(document: bytes, kind: Any) -> Any:
-    """Read JSON as `kind`; raises a 400 of one sentence that names the field."""
-    try:
-        return msgspec.json.decode(document, type=kind, dec_hook=_read_idle)
-    except msgspec.ValidationError as error:
-        raise _as_refusal(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise invalid("The body is not JSON in UTF-8 that we can read: send an object.") from None
-
-
 _ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
 _TYPES: Final = {
     401: "auth_error",
@@ -179,31 +167,6 @@ _TYPES: Final = {
     500: "internal_server_error",
     503: "no_db_connection",
 }
-_FIELD: Final = re.compile(r" - at `(?:key in )?\$\.?([^`\[]*)[^`]*`$")
-_UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
-_MISSING_FIELD: Final = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
-
-
-def _as_refusal(problem: str) -> Refusal:
-    """Turn msgspec's sentence, which ends in a path such as `$.models[0]`, into one that names the field."""
-    place = _FIELD.search(problem)
-    outer = place[1] if place else ""
-    what = problem[: place.start()] if place else problem
-    if unknown := _UNKNOWN_FIELD.fullmatch(what):
-        name = ".".join(filter(None, (outer, unknown[1])))[:200]
-        return invalid(f"There is no field '{name}' here: leave it out.", param=name)
-    if missing := _MISSING_FIELD.fullmatch(what):
-        name = ".".join(filter(None, (outer, missing[1])))
-        return invalid(f"The field '{name}' is missing.", param=name)
-    if not outer:
-        return invalid(f"The request does not fit: {what}.")
-    return invalid(f"The field '{outer}' does not fit: {what[:1].lower()}{what[1:]}.", param=outer)
-
-
-def _read_idle(kind: type, value: Any) -> Any:
-    if kind is Idle and any(value == nothing and type(value) is type(nothing) for nothing in NOTHING):
-        return value
-    raise ValueError("passthrough does not act on it, so it may only be null, empty or false")
 
 
 def _path_pattern(path: str) -> re.Pattern[str]:
@@ -214,39 +177,3 @@ def _changed_by(request: web.Request, key: VirtualKey) -> str:
     """LiteLLM's header for the person behind the master key."""
     named = request.headers.get("litellm-changed-by", "").strip()
     return "".join(letter for letter in named if letter.isprintable())[:200] or key.key_alias or key.key_name
-
-
-def _query(request: web.Request, kind: Any) -> Any:
-    given = request.query
-    if len(set(given)) != len(given):
-        raise invalid("The query names a parameter twice: name it once.")
-    if kind is None:
-        for name in given:
-            raise invalid(f"There is no parameter '{name[:200]}' here: leave it out.", param=name[:200])
-        return None
-    if any("\x00" in value for value in given.values()):
-        raise invalid("The query holds a NUL character: leave it out.")
-    try:
-        return msgspec.convert(dict(given), kind, strict=False)
-    except msgspec.ValidationError as error:
-        raise _as_refusal(str(error)) from None
-
-
-async def _body(request: web.Request, kind: Any) -> Any:
-    if kind is None:
-        return None
-    if (request.content_length or 0) > MOST_BODY_BYTES:
-        raise _large()
-    document = bytearray()
-    async for chunk in request.content.iter_any():
-        document += chunk
-        if len(document) > MOST_BODY_BYTES:
-            raise _large()
-    return decoded(bytes(document) if document.strip() else b"{}", kind)
-
-
-def _large() -> Refusal:
-    return too_large(f"The body is larger than {MOST_BODY_BYTES} bytes: send less at once.")
-
-
-__all__ = ["Access", "Asked", "Authenticate", "Endpoint", "ErrorAnswer", "Server", "answered", "refused"]

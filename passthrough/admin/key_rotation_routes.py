@@ -61,7 +61,7 @@ class KeyRotationRoutes:
 
     async def regenerate(self, asked: Asked) -> schemas.GeneratedKey:
         if asked.body.key is None:
-            raise invalid("The field 'key' is missing: name the key.", param="key")
+            raise invalid("Name the key by 'key'.", param="key")
         return self._made(await self._rotation.rotate(asked.body.key, asked.body, asked.actor))
 
     async def regenerate_named(self, asked: Asked) -> schemas.GeneratedKey:

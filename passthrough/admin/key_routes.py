@@ -111,7 +111,7 @@ class KeyRoutes:
     async def info(self, asked: Asked) -> schemas.KeyInfo:
         wanted = asked.query.key
         if wanted is None and asked.key.is_master:
-            raise invalid("The parameter 'key' is missing: the master key has no row of its own.", param="key")
+            raise invalid("Name a key by 'key': the master key has no row of its own.", param="key")
         if not asked.key.is_master and wanted is not None and not await self._is_own(wanted, asked):
             raise Refusal(403, "", "A virtual key may only read its own info: leave 'key' out.", param="key")
         rows = await self._keys.info([asked.key.key_id if wanted is None or not asked.key.is_master else wanted])
@@ -170,7 +170,7 @@ class KeyRoutes:
     async def delete(self, asked: Asked) -> schemas.DeletedKeys:
         references, aliases = asked.body.keys or [], asked.body.key_aliases or []
         if not references and not aliases:
-            raise invalid("The field 'keys' is missing: name keys, or key_aliases.", param="keys")
+            raise invalid("Name keys by 'keys', or by 'key_aliases'.", param="keys")
         await self._keys.delete(references, aliases, asked.actor)
         # As they were named, which is LiteLLM's answer: what opened something no longer does.
         return schemas.DeletedKeys(deleted_keys=[*references, *aliases])

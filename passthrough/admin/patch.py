@@ -33,6 +33,7 @@ _EMPTY: Final[Mapping[str, Any]] = {
 _TEXT: Final = frozenset(
     {"key_alias", "user_id", "team_id", "budget_id", "region", "user_alias", "user_email", "team_alias", "alias"}
 )
+_MOMENTS: Final = frozenset({"temp_budget_expiry", "budget_reset_at"})
 _NEVER: Final = (None, "", "-1")
 """How LiteLLM's clients say that something has no end."""
 
@@ -58,9 +59,13 @@ def expiry(duration: str | None, now: datetime, *, param: str) -> datetime | Non
     return after(now, lasting, param=param) if lasting else None
 
 
-def utc(value: datetime) -> datetime:
-    """A time without a zone is UTC."""
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value
+def moment(text: str, *, param: str) -> datetime:
+    """Read a date or time; without a zone it is UTC. Raises a 400 for one that is not in the calendar."""
+    try:
+        value = datetime.fromisoformat(text)
+        return (value.replace(tzinfo=UTC) if value.tzinfo is None else value).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise invalid(f"'{param}' is not in the calendar: write a date such as 2026-01-31.", param=param) from None
 
 
 def _lasting(duration: str | None) -> str | None:
@@ -68,7 +73,7 @@ def _lasting(duration: str | None) -> str | None:
 
 
 def _column(name: str, value: Any) -> Any:
-    if value is None or (value == "" and name in _TEXT):
+    if value is None or (value == "" and name in _TEXT | _MOMENTS):
         return _EMPTY.get(name)
     if isinstance(value, float):
         return exact(value)
@@ -76,9 +81,9 @@ def _column(name: str, value: Any) -> Any:
         return {model: _model_budget(model, to_builtins(budget)) for model, budget in value.items()}
     if name == "budget_limits":
         return [_window(to_builtins(window)) for window in value]
-    if isinstance(value, list):
-        return list(dict.fromkeys(value))
-    return utc(value) if isinstance(value, datetime) else value
+    if name in _MOMENTS:
+        return moment(value, param=name)
+    return list(dict.fromkeys(value)) if isinstance(value, list) else value
 
 
 def exact(amount: float) -> Decimal:

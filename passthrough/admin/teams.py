@@ -188,7 +188,7 @@ async def _member_id(connection: AsyncConnection, request: schemas.UpdateMember 
     if request.user_id:
         return request.user_id
     if not request.user_email:
-        raise invalid("The field 'user_id' is missing: name the member.", param="user_id")
+        raise invalid("Name the member by 'user_id', or by 'user_email'.", param="user_id")
     query = select(TeamMember.user_id).join(User, User.user_id == TeamMember.user_id)
     query = query.where(TeamMember.team_id == request.team_id, User.user_email == request.user_email)
     found = await connection.scalar(query.limit(1))

@@ -108,7 +108,7 @@ class Users:
 
     async def _id_of_email(self, connection: AsyncConnection, email: Any) -> str:
         if not isinstance(email, str) or not email:
-            raise invalid("The field 'user_id' is missing: name the user.", param="user_id")
+            raise invalid("Name the user by 'user_id', or by 'user_email'.", param="user_id")
         found = (await connection.scalars(select(User.user_id).where(User.user_email == email))).all()
         if not found:
             raise owners.unknown(USERS)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct
 
-from passthrough.admin.schemas.fields import Given, Idle, Label, Models, Name, Usd, Word
+from passthrough.admin.schemas.fields import Given, Idle, Label, Models, Moment, Name, Usd, Word
 from passthrough.admin.schemas.keys import Page
 from passthrough.admin.schemas.owners import Identifiers, LimitsRow
 from passthrough.admin.schemas.requests import Limits
@@ -89,7 +89,7 @@ class DeletedCustomers(Struct, kw_only=True):
 class BudgetFields(Limits, kw_only=True, forbid_unknown_fields=True):
     """Limits that several subjects may refer to."""
 
-    budget_reset_at: datetime | Given | None = UNSET
+    budget_reset_at: Moment | Given | None = UNSET
 
 
 class NewBudget(BudgetFields, kw_only=True, forbid_unknown_fields=True):
@@ -131,8 +131,8 @@ class AuditQuery(Struct, kw_only=True, forbid_unknown_fields=True):
     action: Name | None = None
     table_name: Name | None = None
     object_id: Name | None = None
-    start_date: Annotated[str, Meta(max_length=40)] | None = None
-    end_date: Annotated[str, Meta(max_length=40)] | None = None
+    start_date: Moment | None = None
+    end_date: Moment | None = None
     sort_order: Literal["asc", "desc"] = "desc"
 
 

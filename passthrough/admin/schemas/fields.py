@@ -9,10 +9,28 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct, UnsetType
 
+from passthrough.policy.keys import KEY_PREFIX, LONGEST_KEY, SHORTEST_KEY
+
 # Everything but control characters, quotes, brackets and backslashes; no line feed at the end either, which
 # Python's `$` lets pass.
 _NAME_PATTERN: Final = r"""^[^\x00-\x1f\x7f"'`;<>\\(){}\[\]]*$(?!\n)"""
 _PRINTABLE_PATTERN: Final = r"^[^\x00-\x1f\x7f]*$(?!\n)"
+_KEY_PATTERN: Final = rf"^{KEY_PREFIX}[!-~]+$(?!\n)"
+_DURATION_PATTERN: Final = r"^(-1|[1-9][0-9]{0,6}(s|m|h|d|w|mo))?$(?!\n)"
+_MOMENT_PATTERN: Final = r"^([0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]{5,15}(Z|[+-][0-9]{2}:[0-9]{2})?)?)?$(?!\n)"
+EMAIL_PATTERN: Final = r"^([^@\s\x00-\x1f\x7f;]+@[^@\s\x00-\x1f\x7f;]+)?$(?!\n)"
+ROUTE_PATTERN: Final = r"^[!-~]+$(?!\n)"
+
+FORMS: Final = {
+    _NAME_PATTERN: "a text without control characters, quotes, semicolons, backslashes and brackets",
+    _PRINTABLE_PATTERN: "a text without control characters",
+    _KEY_PATTERN: f"a key: {KEY_PREFIX} and ASCII characters without blanks",
+    _DURATION_PATTERN: "a duration such as 30d (units s, m, h, d, w, mo)",
+    _MOMENT_PATTERN: "a date or time such as 2026-01-31T12:00:00Z",
+    EMAIL_PATTERN: "an e-mail address",
+    ROUTE_PATTERN: "an operation, a service or a path, without blanks",
+}
+"""What a pattern asks for, in words for a refusal."""
 
 LONGEST_NAME: Final = 256
 LONGEST_MODEL: Final = 2048  # botocore: `max` of InvokeModelIdentifier
@@ -21,15 +39,31 @@ MOST_COUNT: Final = 2**53  # what every JSON reader reads exactly
 
 Name = Annotated[str, Meta(max_length=LONGEST_NAME, pattern=_NAME_PATTERN)]
 Label = Annotated[str, Meta(max_length=LONGEST_NAME, pattern=_PRINTABLE_PATTERN)]
-KeyText = Annotated[str, Meta(max_length=512, pattern=_PRINTABLE_PATTERN)]
+NewKeyText = Annotated[str, Meta(min_length=SHORTEST_KEY, max_length=LONGEST_KEY, pattern=_KEY_PATTERN)]
+KeyText = Annotated[str, Meta(max_length=LONGEST_KEY, pattern=_PRINTABLE_PATTERN)]
 ModelPattern = Annotated[str, Meta(min_length=1, max_length=LONGEST_MODEL, pattern=_NAME_PATTERN)]
-DurationText = Annotated[str, Meta(max_length=9, pattern=r"^(-1|[1-9][0-9]{0,6}(s|m|h|d|w|mo))?$(?!\n)")]
+DurationText = Annotated[str, Meta(max_length=9, pattern=_DURATION_PATTERN)]
+Moment = Annotated[str, Meta(max_length=40, pattern=_MOMENT_PATTERN)]
 Usd = Annotated[float, Meta(ge=0, le=MOST_BUDGET)]
 Count = Annotated[int, Meta(ge=0, le=MOST_COUNT)]
 Models = Annotated[list[ModelPattern], Meta(max_length=1000)]
 Word = Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME, pattern=_NAME_PATTERN)]
 Words = Annotated[list[Word], Meta(max_length=100)]
-Metadata = dict[str, Any]
+
+JSON_VALUE: Final[dict[str, Any]] = {
+    "description": "Any JSON without NUL characters.",
+    "anyOf": [
+        {"type": ["null", "boolean", "number"]},
+        {"type": "string", "pattern": r"^[^\x00]*$"},
+        {"type": "array", "items": {"$ref": "#/components/schemas/JsonValue"}},
+        {
+            "type": "object",
+            "propertyNames": {"pattern": r"^[^\x00]*$"},
+            "additionalProperties": {"$ref": "#/components/schemas/JsonValue"},
+        },
+    ],
+}
+Metadata = Annotated[dict[str, Any], Meta(extra_json_schema=JSON_VALUE["anyOf"][3])]
 
 Given = UnsetType
 """In a field's type: "or it was not given"."""

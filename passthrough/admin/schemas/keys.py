@@ -7,18 +7,21 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct
 
 from passthrough.admin.schemas.fields import (
+    ROUTE_PATTERN,
     Aliases,
     DurationText,
     Given,
     Idle,
     KeyText,
+    Moment,
     Name,
+    NewKeyText,
     Usd,
     Words,
 )
 from passthrough.admin.schemas.requests import Restrictions
 
-Route = Annotated[str, Meta(min_length=1, max_length=2048, pattern=r"^[!-~]+$(?!\n)")]
+Route = Annotated[str, Meta(min_length=1, max_length=2048, pattern=ROUTE_PATTERN)]
 Routes = Annotated[list[Route], Meta(max_length=200)]
 Page = Annotated[int, Meta(ge=1, le=1_000_000)]
 PageSize = Annotated[int, Meta(ge=1, le=100)]
@@ -50,7 +53,7 @@ class KeyFields(Restrictions, kw_only=True, forbid_unknown_fields=True):
 class GenerateKey(KeyFields, kw_only=True, forbid_unknown_fields=True):
     """`key` is a key of one's own choice."""
 
-    key: KeyText | None = None
+    key: NewKeyText | None = None
     key_type: Literal["default", "llm_api"] | None = None
 
 
@@ -59,7 +62,7 @@ class UpdateKey(KeyFields, kw_only=True, forbid_unknown_fields=True):
 
     key: KeyText | None = None
     temp_budget_increase: Usd | Given | None = UNSET
-    temp_budget_expiry: datetime | Given | None = UNSET
+    temp_budget_expiry: Moment | Given | None = UNSET
 
 
 class RegenerateKey(KeyFields, kw_only=True, forbid_unknown_fields=True):
@@ -69,7 +72,7 @@ class RegenerateKey(KeyFields, kw_only=True, forbid_unknown_fields=True):
     """
 
     key: KeyText | None = None
-    new_key: KeyText | None = None
+    new_key: NewKeyText | None = None
     grace_period: DurationText | None = None
 
     new_master_key: Idle | Given = UNSET

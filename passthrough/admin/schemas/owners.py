@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct
 
 from passthrough.admin.schemas.fields import (
+    EMAIL_PATTERN,
     Aliases,
     Count,
     DurationText,
@@ -23,7 +24,7 @@ from passthrough.admin.schemas.keys import KeyRow, Page
 from passthrough.admin.schemas.requests import Restrictions
 
 PageSize = Annotated[int, Meta(ge=1, le=500)]
-Email = Annotated[str, Meta(max_length=256, pattern=r"^([^@\s\x00-\x1f\x7f;]+@[^@\s\x00-\x1f\x7f;]+)?$(?!\n)")]
+Email = Annotated[str, Meta(max_length=256, pattern=EMAIL_PATTERN)]
 Identifiers = Annotated[list[Word], Meta(min_length=1, max_length=1000)]
 # Roles that may administrate are refused: only the master key administrates.
 Role = Literal["internal_user", "internal_user_viewer"]

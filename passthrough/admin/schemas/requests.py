@@ -70,5 +70,6 @@ class Restrictions(Limits, kw_only=True, forbid_unknown_fields=True):
 
 
 def given(request: Struct) -> dict[str, Any]:
-    """The fields that a request has, null ones included."""
-    return {name: value for name, value in structs.asdict(request).items() if value is not UNSET}
+    """The fields that a request has and that act, null ones included."""
+    fields = structs.asdict(request).items()
+    return {name: value for name, value in fields if value is not UNSET and not isinstance(value, Idle)}
