@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from passthrough import __version__, doctor, logs, serving
+from passthrough import __version__, doctor, launch, logs, serving
 from passthrough.bedrock.prices import PriceBook
 from passthrough.bedrock.supplement import entries_of
 from passthrough.errors import Unavailable, UserError
@@ -74,7 +74,7 @@ def serve(
     """Serve Bedrock through virtual keys."""
     settings = load(config=config, options={"host": host, "port": port, "workers": workers})
     logs.configure(level=settings.log_level, style=settings.log_format)
-    serving.run(settings, migrate=migrate, tls=serving.server_tls(tls_cert, tls_key), sandbox=sandbox)
+    launch.run(settings, migrate=migrate, tls=serving.server_tls(tls_cert, tls_key), sandbox=sandbox)
 
 
 @app.command()

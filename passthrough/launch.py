@@ -1,0 +1,126 @@
+"""`passthrough serve` from settings to processes: database, master key, socket, sandbox, workers."""
+
+import asyncio
+import functools
+import logging
+import os
+import resource
+import secrets
+import shutil
+import signal
+import socket
+import ssl
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import uvloop
+
+from passthrough.sandbox.access import DEFAULT_CREDENTIALS
+from passthrough.sandbox.server import Sandbox
+from passthrough.serving import at_end_of, listen, serve
+from passthrough.settings import Settings
+from passthrough.storage.database import migrate as migrate_database
+from passthrough.storage.database import require_head
+from passthrough.storage.embedded import embedded
+from passthrough.trial import introduction, trial_key
+from passthrough.workers import Supervisor
+
+_log = logging.getLogger(__name__)
+
+ENOUGH_FILES = 20_480  # 10,000 streams in one worker
+MASTER_KEY_FILE = "master-key"
+
+
+def run(settings: Settings, *, migrate: bool, tls: ssl.SSLContext | None, sandbox: bool) -> None:
+    """Serve as `passthrough serve` does: database, socket, sandbox and workers, until told to stop."""
+    with ExitStack() as stack:
+        url = settings.database_url
+        if url is None:
+            url = stack.enter_context(embedded(settings.data_dir))
+            settings = _with_master_key(settings)
+        asyncio.run(migrate_database(url) if migrate or not settings.database_url else require_head(url))
+        if settings.region_is_a_guess and not sandbox:
+            _log.warning("no AWS_REGION is set", extra={"region": settings.region})
+        _raise_file_limit()
+        sock = stack.enter_context(listen(settings.host, settings.port))
+        supervisor = Supervisor()
+        credentials = None
+        if sandbox:
+            credentials = DEFAULT_CREDENTIALS
+            settings = _at_sandbox(settings, supervisor)
+            key = trial_key(settings.data_dir, url)
+            scheme, host = "https" if tls else "http", f"[{settings.host}]" if ":" in settings.host else settings.host
+            sys.stdout.write(introduction(key, f"{scheme}://{host}:{sock.getsockname()[1]}"))
+            sys.stdout.flush()
+        if settings.workers == 1 and not sandbox:
+            uvloop.run(serve(settings, sock, database_url=url, tls=tls))
+            return
+
+        metrics_dir = _fresh(settings.data_dir / "metrics") if settings.workers > 1 else None
+        ready = functools.partial(
+            serve, settings, sock, database_url=url, tls=tls, sandbox=credentials, metrics_dir=metrics_dir
+        )
+
+        def worker(life: int) -> None:
+            uvloop.run(ready(life=life))
+
+        for number in range(settings.workers):
+            supervisor.add(f"worker {number + 1}", worker)
+        supervisor.run()
+
+
+def _raise_file_limit() -> None:
+    """Each open stream needs two files: one to the client, one to AWS."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < ENOUGH_FILES:
+        _log.warning(
+            "the limit of open files is low: each open stream needs two",
+            extra={"limit": hard, "remedy": f"ulimit -Hn {ENOUGH_FILES}, or LimitNOFILE= of the service"},
+        )
+
+
+def _fresh(folder: Path) -> Path:
+    """An empty folder: what another run left there is nobody's any more."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
+    return folder
+
+
+def _with_master_key(settings: Settings) -> Settings:
+    """With the embedded database a key is made once and kept beside it, readable by its owner alone."""
+    if settings.master_key:
+        return settings
+    path = settings.data_dir / MASTER_KEY_FILE
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        pass
+    else:
+        with os.fdopen(descriptor, "w") as file:
+            file.write("sk-" + secrets.token_urlsafe(32))
+    _log.info("the master key is in a file", extra={"path": str(path)})
+    return replace(settings, master_key=path.read_text().strip())
+
+
+def _at_sandbox(settings: Settings, supervisor: Supervisor) -> Settings:
+    """Put a sandbox beside the workers, and its address in place of AWS's."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    async def stand_in(life: int) -> None:
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, ended.set)
+        loop.add_signal_handler(signal.SIGINT, lambda: None)  # the parent says when
+        at_end_of(life, ended.set)
+        async with Sandbox(port=port):
+            await ended.wait()
+
+    supervisor.add("sandbox", lambda life: uvloop.run(stand_in(life)), serves_others=True)
+    url = f"http://127.0.0.1:{port}"
+    return replace(settings, runtime_endpoint=url, agent_runtime_endpoint=url, control_endpoint=url, bearer=None)
