@@ -128,11 +128,11 @@ class Ledger:
 
     def writable(self) -> bool:
         """Say whether a call that begins now could be recorded; costs nothing."""
-        return self._journal.writable()
+        return self._journal.writable() and not self._task.done()
 
     def problem(self) -> str | None:
         """Say in one sentence why calls cannot be recorded, or None; for readiness."""
-        return self._journal.problem()
+        return self._journal.problem() or ("The ledger's task has ended; restart." if self._task.done() else None)
 
     def state(self) -> LedgerState:
         return LedgerState(
@@ -204,4 +204,7 @@ async def _connected(connect: Connect) -> AsyncIterator[LedgerWriter]:
 async def _every(seconds: float, work: Callable[[], None]) -> None:
     while True:
         await asyncio.sleep(seconds)
-        await asyncio.to_thread(work)
+        try:
+            await asyncio.to_thread(work)
+        except OSError as error:  # the disk's trouble of this moment; the journal says so if calls suffer by it
+            _log.warning("the journal's disk failed", exc_info=error)

@@ -65,5 +65,8 @@ def decode(payload: bytes) -> Entry:
 def put_aside(directory: Path, payload: bytes, reason: str) -> None:
     """Keep a call that cannot be stored where a person finds it: a line of JSON with its bytes in hex."""
     line = {"at": time.time(), "reason": reason, "entry_hex": payload.hex()}
-    with (directory / "rejected.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    file = os.open(directory / "rejected.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(file, json.dumps(line).encode() + b"\n")
+    finally:
+        os.close(file)

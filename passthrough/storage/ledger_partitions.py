@@ -55,6 +55,8 @@ async def make(connection: asyncpg.Connection, months: Iterable[date]) -> None:
     """Make the partitions that are missing, and take their rows out of the default partition."""
     for month in sorted(months):
         async with connection.transaction():
+            # Whoever reads the ledger holds its default partition; behind us would queue all others.
+            await connection.execute("SET LOCAL lock_timeout = '2s'")
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
             if not await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", partition_name(month)):
                 await _make_one(connection, month)

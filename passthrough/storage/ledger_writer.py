@@ -5,6 +5,7 @@ to counters and roll-ups what was truly inserted, so that a batch may be sent an
 does the sums, in the statement that inserts: no arithmetic here could disagree with the rows.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
@@ -17,6 +18,12 @@ from passthrough.storage import ledger_partitions
 from passthrough.storage.ledger_sides import SideTable
 from passthrough.storage.ledger_sums import STORE_BATCH
 from passthrough.storage.schema_ledger import CALLER_COLUMNS, ROUTE_COLUMNS, ledger_calls
+
+_log = logging.getLogger(__name__)
+
+# A long report is in the way, or this role may not make tables.
+_NOT_NOW = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError, asyncpg.InsufficientPrivilegeError)
+_MONTHS_SECONDS = 300.0  # until the next attempt to make a month; they are made two months ahead
 
 _COLUMNS = [column.name for column in ledger_calls.columns]
 
@@ -40,6 +47,7 @@ class LedgerWriter:
         self._callers = SideTable("ledger_callers", CALLER_COLUMNS)
         self._routes = SideTable("ledger_routes", ROUTE_COLUMNS)
         self._months: set[date] = set()
+        self._months_again = 0.0
 
     async def prepare(self) -> None:
         """Call once, before the first batch."""
@@ -69,10 +77,15 @@ class LedgerWriter:
         months = {ledger_partitions.month_of(time_of(f"{prefix}-0000")) for prefix in prefixes}
         months |= {ledger_partitions.month_of(time_of(f"{prefix}-ffff")) for prefix in prefixes}
         months |= set(ledger_partitions.months_to_keep_ready(now))
-        missing = {m for m in months if ledger_partitions.is_plausible(m, now)} - self._months
-        if missing:
-            await ledger_partitions.make(self._connection, missing)
-            self._months |= missing
+        missing = {month for month in months if ledger_partitions.is_plausible(month, now)} - self._months
+        if missing and now >= self._months_again:
+            try:
+                await ledger_partitions.make(self._connection, missing)
+                self._months |= missing
+            except _NOT_NOW as error:
+                # The default partition takes the calls meanwhile.
+                self._months_again = now + _MONTHS_SECONDS
+                _log.warning("a month of the ledger cannot be made yet", extra={"cause": str(error)})
 
 
 def _caller(entry: Entry) -> tuple[str, ...]:

@@ -81,6 +81,17 @@ async def test_a_month_that_is_made_late_takes_over_its_strays(
     assert await connection.fetchval("SELECT count(*) FROM ledger_calls_default") == 0
 
 
+async def test_a_month_that_cannot_be_made_now_holds_up_no_call(
+    writer: LedgerWriter, connection: asyncpg.Connection
+) -> None:
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE ledger_calls_default IN ACCESS SHARE MODE")  # as a long report does
+        assert await writer.write([call()], NOW.timestamp()) == 1
+    assert await months(connection) == ["default"]
+    assert await writer.write([call()], NOW.timestamp() + 301) == 1
+    assert await connection.fetchval("SELECT count(*) FROM ledger_calls_2026_05") == 2
+
+
 async def test_every_moment_of_a_month_lies_within_its_bounds() -> None:
     for month in (date(2024, 2, 1), date(2026, 12, 1)):
         first, end = ledger_partitions.bounds(month)
