@@ -15,8 +15,10 @@ from botocore.config import Config
 
 from passthrough.sandbox import Received, Sandbox
 from tests.conformance.judge import Exchange
+from tests.fakes.certificates import Authority
 from tests.fakes.running import Blocking, Running, database, in_thread, running
 from tests.fakes.tap import Message, Tap
+from tests.fakes.upstream import Upstream
 
 Clients = Callable[..., Any]
 ONCE = {"retries": {"total_max_attempts": 1, "mode": "standard"}, "read_timeout": 20}
@@ -31,12 +33,14 @@ class Wired(Running):
 
 
 @asynccontextmanager
-async def wired(database_url: str, data_dir: Path, **settings: Any) -> AsyncIterator[Wired]:
-    """client → tap → proxy → tap → sandbox."""
+async def wired(
+    database_url: str, data_dir: Path, upstream: Sandbox | Upstream | None = None, **settings: Any
+) -> AsyncIterator[Wired]:
+    """client → tap → proxy → tap → sandbox, or another upstream."""
     received: list[Received] = []
     async with (
-        Sandbox(pace_seconds=0, on_request=received.append) as sandbox,
-        _tap(sandbox.url) as behind,
+        upstream or Sandbox(pace_seconds=0, on_request=received.append) as aws,
+        _tap(aws.url) as behind,
         running(database_url, data_dir, upstream=behind.url, **settings) as proxy,
         _tap(proxy.url) as before,
     ):
@@ -45,7 +49,7 @@ async def wired(database_url: str, data_dir: Path, **settings: Any) -> AsyncIter
             service=proxy.service,
             settings=proxy.settings,
             database_url=database_url,
-            sandbox=sandbox,
+            sandbox=aws if isinstance(aws, Sandbox) else None,
             received=received,
             before=before,
             behind=behind,
@@ -115,6 +119,20 @@ def database_at_head(postgres: str, _template: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def proxy(database_at_head: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Blocking]:
     with in_thread(lambda: wired(database_at_head, tmp_path_factory.mktemp("proxy"))) as serving:
+        yield serving
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Issues the certificates of this session's servers."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def secure(database_at_head: str, tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Blocking]:
+    """A proxy that serves https."""
+    folder, tls = tmp_path_factory.mktemp("secure"), authority.serving("127.0.0.1")
+    with in_thread(lambda: running(database_at_head, folder, tls=tls)) as serving:
         yield serving
 
 

@@ -4,6 +4,7 @@ The lists are literal on purpose. They are the promise, not the proxy's own tabl
 """
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -51,17 +52,17 @@ class Exchange:
     answer_of_aws: Message
 
 
-def untouched(exchange: Exchange, *, prefix: str = "/bedrock") -> None:
-    """Every byte that is the client's or AWS's arrived as it was sent."""
-    request_untouched(exchange, prefix=prefix)
+def untouched(exchange: Exchange, *, prefix: str = "/bedrock", ours: Collection[str] = ()) -> None:
+    """Every byte that is the client's or AWS's arrived as it was sent; `ours` are more fields that stay here."""
+    request_untouched(exchange, prefix=prefix, ours=ours)
     answer_untouched(exchange)
 
 
-def request_untouched(exchange: Exchange, *, prefix: str = "/bedrock") -> None:
+def request_untouched(exchange: Exchange, *, prefix: str = "/bedrock", ours: Collection[str] = ()) -> None:
     asked, forwarded = exchange.asked, exchange.forwarded
     assert forwarded.start == asked.start.replace(f" {prefix}/".encode(), b" /", 1)
     assert forwarded.body == asked.body
-    assert without(forwarded.fields, ADDED_UPSTREAM) == without(asked.fields, NOT_FORWARDED)
+    assert without(forwarded.fields, ADDED_UPSTREAM) == without(asked.fields, {*NOT_FORWARDED, *ours})
     if asked.body:
         assert forwarded.value("content-length") == str(len(asked.body))
         assert not forwarded.values("transfer-encoding")
