@@ -114,10 +114,13 @@ def _idle(kind: type) -> dict[str, Any]:
 
 
 def _exact(schema: Any) -> Any:
-    """Decimals go out as numbers, digit by digit; msgspec would describe them as strings."""
+    """Say exactly what msgspec says roughly: a decimal goes out as a number, a float without fraction is an integer."""
     if isinstance(schema, dict):
         if schema.get("format") == "decimal":
             return {"type": "number"}
+        if schema.get("multipleOf") == 1:
+            rest = {name: value for name, value in schema.items() if name != "multipleOf"}
+            return {**rest, "type": "integer"}
         return {name: _exact(value) for name, value in schema.items()}
     return [_exact(item) for item in schema] if isinstance(schema, list) else schema
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from msgspec import to_builtins
 
-from passthrough.errors import Refusal, invalid
+from passthrough.errors import invalid
 from passthrough.policy.durations import after, window_end
 
 MOST_METADATA_BYTES: Final = 16 * 1024  # metadata travels with the key into each worker's cache
@@ -33,6 +33,18 @@ _EMPTY: Final[Mapping[str, Any]] = {
 _TEXT: Final = frozenset(
     {"key_alias", "user_id", "team_id", "budget_id", "region", "user_alias", "user_email", "team_alias", "alias"}
 )
+_COUNTS: Final = frozenset(
+    {
+        "rpm_limit",
+        "tpm_limit",
+        "tpd_limit",
+        "max_parallel_requests",
+        "team_member_rpm_limit",
+        "team_member_tpm_limit",
+    }
+)
+_COUNTS_BY_MODEL: Final = frozenset({"model_rpm_limit", "model_tpm_limit"})
+_LASTING: Final = frozenset({"duration", "rotation_interval", "budget_duration", "team_member_budget_duration"})
 _MOMENTS: Final = frozenset({"temp_budget_expiry", "budget_reset_at"})
 _NEVER: Final = (None, "", "-1")
 """How LiteLLM's clients say that something has no end."""
@@ -42,7 +54,7 @@ def columns(given: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     """Give the columns that a request's fields set, for all kinds of rows alike; ids are the caller's business."""
     values = {name: _column(name, value) for name, value in given.items()}
     if "budget_duration" in values:
-        duration = values["budget_duration"] = _lasting(values["budget_duration"])
+        duration = values["budget_duration"]
         if values.get("budget_reset_at") is None:
             values["budget_reset_at"] = window_end(now, duration) if duration else None
     metadata = values.get("metadata")
@@ -76,11 +88,15 @@ def _column(name: str, value: Any) -> Any:
     if value is None or (value == "" and name in _TEXT | _MOMENTS):
         return _EMPTY.get(name)
     if isinstance(value, float):
-        return exact(value)
+        return int(value) if name in _COUNTS else exact(value)
+    if name in _COUNTS_BY_MODEL:
+        return {model: int(count) for model, count in value.items()}
     if name == "model_max_budget":
         return {model: _model_budget(model, to_builtins(budget)) for model, budget in value.items()}
     if name == "budget_limits":
-        return [_window(to_builtins(window)) for window in value]
+        return to_builtins(value)
+    if name in _LASTING:
+        return _lasting(value)
     if name in _MOMENTS:
         return moment(value, param=name)
     return list(dict.fromkeys(value)) if isinstance(value, list) else value
@@ -98,19 +114,9 @@ def _model_budget(model: str, budget: dict[str, Any]) -> dict[str, Any]:
         raise invalid(
             f"model_max_budget names two budgets or two windows for {model}: name one.", param="model_max_budget"
         )
-    kept = {
-        "max_budget": amounts[0] if amounts else None,
-        "budget_duration": durations[0] if durations else None,
-        "rpm_limit": budget["rpm_limit"],
-        "tpm_limit": budget["tpm_limit"],
-    }
+    kept = {"max_budget": amounts[0] if amounts else None, "budget_duration": durations[0] if durations else None}
+    kept |= {name: int(budget[name]) for name in ("rpm_limit", "tpm_limit") if budget[name] is not None}
     return {name: value for name, value in kept.items() if value is not None}
-
-
-def _window(window: dict[str, Any]) -> dict[str, Any]:
-    if not _lasting(window["budget_duration"]):
-        raise invalid("Each of budget_limits needs a budget_duration, such as 1d.", param="budget_limits")
-    return window
 
 
 def _are_words(value: Any) -> bool:
@@ -127,15 +133,9 @@ def _check_metadata(metadata: Mapping[str, Any]) -> None:
             case list() as items:
                 waiting.extend(items)
             case str() as text:
-                if "\x00" in text:
-                    raise _unfit("holds a NUL character, which PostgreSQL cannot keep")
                 size += len(text.encode("utf-8", "surrogatepass"))
             case _:
                 pass
         size += 4  # a number, or quotes and commas
     if size > MOST_METADATA_BYTES:
-        raise _unfit(f"is larger than {MOST_METADATA_BYTES} bytes")
-
-
-def _unfit(what: str) -> Refusal:
-    return invalid(f"The field 'metadata' {what}: shorten or leave it out.", param="metadata")
+        raise invalid(f"The field 'metadata' is larger than {MOST_METADATA_BYTES} bytes: shorten it.", param="metadata")

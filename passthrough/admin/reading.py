@@ -40,6 +40,8 @@ async def read_body(request: web.Request, kind: Any) -> Any:  # of the type that
 def decoded(document: bytes, kind: Any) -> Any:  # as above
     """Read JSON as `kind`."""
     try:
+        if b"\\u0000" in document:
+            _refuse_nul(msgspec.json.decode(document))
         return msgspec.json.decode(document, type=kind, dec_hook=_read_idle)
     except msgspec.ValidationError as error:
         raise _as_refusal(str(error)) from None
@@ -109,6 +111,26 @@ def _read_idle(kind: type, value: Any) -> Any:
     if kind is Idle and any(value == nothing and type(value) is type(nothing) for nothing in NOTHING):
         return Idle()
     raise ValueError("passthrough does not act on it, so it may only be null, empty or false")
+
+
+def _refuse_nul(value: Any) -> None:
+    """PostgreSQL cannot keep a NUL character, in no text and in no JSON."""
+    for name, part in value.items() if isinstance(value, dict) else ():
+        if _holds_nul(part) or _holds_nul(name):
+            shown = name.replace("\x00", "")[:200]
+            raise invalid(f"The field '{shown}' holds a NUL character: leave it out.", param=shown)
+
+
+def _holds_nul(value: Any) -> bool:
+    match value:
+        case str():
+            return "\x00" in value
+        case list():
+            return any(map(_holds_nul, value))
+        case dict():
+            return any(_holds_nul(part) for item in value.items() for part in item)
+        case _:
+            return False
 
 
 def _large() -> Refusal:

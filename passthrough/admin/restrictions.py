@@ -8,14 +8,13 @@ from passthrough.bedrock.operations import operations
 from passthrough.errors import invalid
 
 _GROUPS: Final = frozenset({"llm_api_routes", "*"})  # LiteLLM's groups that a key of ours can ask for
-_NEVER: Final = (None, "", "-1")
 
 
 def check_restrictions(row: Mapping[str, Any]) -> None:
     """Raise a 400 that names the field for what is unknown or does not go together; `row` is the whole row."""
     _check_routes(row.get("allowed_routes", ()))
     _check_regions(row)
-    if row.get("auto_rotate") and row.get("rotation_interval") in _NEVER:
+    if row.get("auto_rotate") and row.get("rotation_interval") is None:
         raise invalid("auto_rotate needs a rotation_interval, such as 90d.", param="rotation_interval")
     if (row.get("temp_budget_increase") is None) != (row.get("temp_budget_expiry") is None):
         raise invalid(

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct, UnsetType
 
+from passthrough.policy import durations
 from passthrough.policy.keys import KEY_PREFIX, LONGEST_KEY, SHORTEST_KEY
 
 # Everything but control characters, quotes, brackets and backslashes; no line feed at the end either, which
@@ -16,7 +17,8 @@ from passthrough.policy.keys import KEY_PREFIX, LONGEST_KEY, SHORTEST_KEY
 _NAME_PATTERN: Final = r"""^[^\x00-\x1f\x7f"'`;<>\\(){}\[\]]*$(?!\n)"""
 _PRINTABLE_PATTERN: Final = r"^[^\x00-\x1f\x7f]*$(?!\n)"
 _KEY_PATTERN: Final = rf"^{KEY_PREFIX}[!-~]+$(?!\n)"
-_DURATION_PATTERN: Final = r"^(-1|[1-9][0-9]{0,6}(s|m|h|d|w|mo))?$(?!\n)"
+_DURATION_PATTERN: Final = rf"^(-1|{durations.PATTERN})?$(?!\n)"
+_WINDOW_PATTERN: Final = rf"^({durations.PATTERN})$(?!\n)"
 _MOMENT_PATTERN: Final = r"^([0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]{5,15}(Z|[+-][0-9]{2}:[0-9]{2})?)?)?$(?!\n)"
 EMAIL_PATTERN: Final = r"^([^@\s\x00-\x1f\x7f;]+@[^@\s\x00-\x1f\x7f;]+)?$(?!\n)"
 ROUTE_PATTERN: Final = r"^[!-~]+$(?!\n)"
@@ -26,6 +28,7 @@ FORMS: Final = {
     _PRINTABLE_PATTERN: "a text without control characters",
     _KEY_PATTERN: f"a key: {KEY_PREFIX} and ASCII characters without blanks",
     _DURATION_PATTERN: "a duration such as 30d (units s, m, h, d, w, mo)",
+    _WINDOW_PATTERN: "a duration such as 30d (units s, m, h, d, w, mo)",
     _MOMENT_PATTERN: "a date or time such as 2026-01-31T12:00:00Z",
     EMAIL_PATTERN: "an e-mail address",
     ROUTE_PATTERN: "an operation, a service or a path, without blanks",
@@ -35,17 +38,19 @@ FORMS: Final = {
 LONGEST_NAME: Final = 256
 LONGEST_MODEL: Final = 2048  # botocore: `max` of InvokeModelIdentifier
 MOST_BUDGET: Final = 1e12  # USD; a float is exact to the cent below
-MOST_COUNT: Final = 2**53  # what every JSON reader reads exactly
+MOST_COUNT: Final = 2**53 - 1  # up to here every JSON reader, and a float, is exact
 
 Name = Annotated[str, Meta(max_length=LONGEST_NAME, pattern=_NAME_PATTERN)]
 Label = Annotated[str, Meta(max_length=LONGEST_NAME, pattern=_PRINTABLE_PATTERN)]
 NewKeyText = Annotated[str, Meta(min_length=SHORTEST_KEY, max_length=LONGEST_KEY, pattern=_KEY_PATTERN)]
 KeyText = Annotated[str, Meta(max_length=LONGEST_KEY, pattern=_PRINTABLE_PATTERN)]
 ModelPattern = Annotated[str, Meta(min_length=1, max_length=LONGEST_MODEL, pattern=_NAME_PATTERN)]
-DurationText = Annotated[str, Meta(max_length=9, pattern=_DURATION_PATTERN)]
+DurationText = Annotated[str, Meta(max_length=10, pattern=_DURATION_PATTERN)]
+WindowText = Annotated[str, Meta(max_length=10, pattern=_WINDOW_PATTERN)]
 Moment = Annotated[str, Meta(max_length=40, pattern=_MOMENT_PATTERN)]
 Usd = Annotated[float, Meta(ge=0, le=MOST_BUDGET)]
-Count = Annotated[int, Meta(ge=0, le=MOST_COUNT)]
+# A JSON number without a fraction, also where it is written 10.0, as Python's json does with floats.
+Count = Annotated[float, Meta(ge=0, le=MOST_COUNT, multiple_of=1)]
 Models = Annotated[list[ModelPattern], Meta(max_length=1000)]
 Word = Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME, pattern=_NAME_PATTERN)]
 Words = Annotated[list[Word], Meta(max_length=100)]
@@ -90,7 +95,7 @@ class ModelBudget(Struct, kw_only=True, forbid_unknown_fields=True):
 class BudgetWindow(Struct, kw_only=True, forbid_unknown_fields=True):
     """One of several windows that hold at once."""
 
-    budget_duration: DurationText
+    budget_duration: WindowText
     max_budget: Usd
 
 
