@@ -175,7 +175,7 @@ _ROWS: Mapping[str, Family] = {
     r"cohere\.embed": _vectors(vectors.cohere_embeddings),
     r"cohere\.rerank|amazon\.rerank": _vectors(vectors.ranking),
     r"titan-image|nova-canvas|stability\.": _vectors(vectors.picture),
-    r"anthropic\.|anthropic/": _claude,
+    r"anthropic\.|anthropic/|:application-inference-profile/": _claude,  # such a profile: `control.APPLICATION_MODEL`
     r"amazon\.nova": _nova,
     r"amazon\.titan": _titan_text,
     r"meta\.llama": _llama,

@@ -28,6 +28,11 @@ TALKERS: dict[str, tuple[Json, Callable[[Json], str], Callable[[Json], str]]] = 
         lambda body: body["content"][0]["text"],
         lambda chunk: chunk.get("delta", {}).get("text", ""),
     ),
+    "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc": (
+        CLAUDE,
+        lambda body: body["content"][0]["text"],
+        lambda chunk: chunk.get("delta", {}).get("text", ""),
+    ),
     "amazon.nova-lite-v1:0": (
         {"messages": [{"role": "user", "content": [{"text": SAID}]}]},
         lambda body: body["output"]["message"]["content"][0]["text"],
