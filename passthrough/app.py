@@ -72,7 +72,7 @@ async def service(
     metrics = Metrics()
     lines = logs.CallLog(enabled=settings.log_level in {"debug", "info"}, style=settings.log_format)
     async with AsyncExitStack() as stack:
-        stack.callback(lines.flush)
+        stack.callback(lines.close)
         database = await stack.enter_async_context(open_database(database_url))
         directory = await stack.enter_async_context(key_directory(database, outage_seconds=settings.key_cache_seconds))
         ledger = await stack.enter_async_context(
@@ -120,7 +120,7 @@ async def service(
             forward=_forward(settings, pool),
             accepting=accepting,
         )
-        _watch(metrics, handler, directory, ledger)
+        _watch(metrics, handler, directory, ledger, lines)
         exposition = metrics.exposition
         if metrics_dir is not None:
             exposition = (await stack.enter_async_context(merged_metrics(metrics_dir, exposition))).exposition
@@ -174,9 +174,10 @@ def _forward(settings: Settings, pool: Pool) -> Forward:
     )
 
 
-def _watch(metrics: Metrics, handler: Handler, directory: KeyDirectory, ledger: Ledger) -> None:
+def _watch(metrics: Metrics, handler: Handler, directory: KeyDirectory, ledger: Ledger, lines: logs.CallLog) -> None:
     """Show what others count."""
     keys = directory.counts
+    metrics.watch("counter", "passthrough_lost_log_lines", "Log lines nobody took.", lambda: lines.lost)
     metrics.watch("gauge", "passthrough_open_calls", "Calls being served now.", lambda: len(handler.calls))
     metrics.watch("gauge", "passthrough_cached_keys", "Keys known to this process.", lambda: len(directory))
     metrics.watch("counter", "passthrough_key_queries", "Queries for keys.", lambda: keys.queries)

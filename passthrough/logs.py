@@ -5,9 +5,12 @@ there are thousands a second; a bundle waits at most `BUNDLE_SECONDS`.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
+import queue
 import sys
+import threading
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -15,11 +18,28 @@ import msgspec
 
 BUNDLE_SECONDS = 0.05
 BUNDLE_BYTES = 64 * 1024
+BUNDLES_KEPT = 256  # 16 MiB at most
+LAST_WORDS_SECONDS = 2.0
 STDOUT: Final = 1
 
 # Attributes that every LogRecord has; what a caller adds with `extra=` is what remains.
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _encode = msgspec.json.Encoder(enc_hook=str, decimal_format="number").encode
+
+
+def _dump(line: dict[str, Any]) -> bytes:
+    try:
+        return _encode(line)
+    except UnicodeEncodeError:  # header bytes that were no UTF-8
+        return _encode({name: _printable(value) for name, value in line.items()})
+
+
+def _printable(value: Any) -> Any:  # one value of a line
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, tuple | list):
+        return [_printable(item) for item in value]
+    return value
 
 
 def _time(seconds: float) -> str:
@@ -39,7 +59,7 @@ class JsonFormatter(logging.Formatter):
         line.update({name: value for name, value in record.__dict__.items() if name not in _STANDARD})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return _encode(line).decode()
+        return _dump(line).decode()
 
 
 def configure(*, level: str, style: str) -> None:
@@ -55,15 +75,22 @@ def configure(*, level: str, style: str) -> None:
 
 
 class CallLog:
-    """Writes the line of each call. `fd` is a file descriptor; `enabled` False writes nothing."""
+    """Writes the line of each call. `fd` is a file descriptor; `enabled` False writes nothing.
+
+    A thread does the writing: whoever reads standard output may stall, calls may not. Of what waits for it,
+    `BUNDLES_KEPT` bundles are kept; `lost` counts the lines of the others. The ledger has every call anyway.
+    """
 
     def __init__(self, *, enabled: bool = True, style: str = "json", fd: int = STDOUT) -> None:
+        self.lost = 0
         self._enabled = enabled
         self._text = style == "text"
         self._fd = fd
         self._lines: list[bytes] = []
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._bundles: queue.Queue[bytes | None] = queue.Queue(BUNDLES_KEPT)
+        self._writer: threading.Thread | None = None
 
     def write(self, moment: float, fields: dict[str, Any]) -> None:
         """Take the line of a call that ended at `moment` (epoch seconds); fields that are None are left out."""
@@ -71,9 +98,9 @@ class CallLog:
             return
         if self._text:
             shown = " ".join(f"{name}={value}" for name, value in fields.items())
-            line = f"{_time(moment)} call {shown}\n".encode("utf-8", "replace")
+            line = f"{_time(moment)} call {shown}".replace("\n", " ").encode("utf-8", "replace") + b"\n"
         else:
-            line = _encode({"time": _time(moment), "level": "info", "event": "call", **fields}) + b"\n"
+            line = _dump({"time": _time(moment), "level": "info", "event": "call", **fields}) + b"\n"
         self._lines.append(line)
         self._size += len(line)
         if self._size >= BUNDLE_BYTES:
@@ -82,14 +109,34 @@ class CallLog:
             self._timer = asyncio.get_running_loop().call_later(BUNDLE_SECONDS, self.flush)
 
     def flush(self) -> None:
+        """Hand what has gathered to the thread."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        bundle = b"".join(self._lines)
+        if not self._lines:
+            return
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._write_out, name="call-log", daemon=True)
+            self._writer.start()
+        try:
+            self._bundles.put_nowait(b"".join(self._lines))
+        except queue.Full:
+            self.lost += len(self._lines)
         self._lines.clear()
         self._size = 0
-        while bundle:
-            try:
-                bundle = bundle[os.write(self._fd, bundle) :]
-            except OSError:  # standard output is gone: there is nowhere left to say so
-                return
+
+    def close(self) -> None:
+        """Write what is left, as far as standard output takes it."""
+        self.flush()
+        if self._writer is not None:
+            with contextlib.suppress(queue.Full):
+                self._bundles.put_nowait(None)
+                self._writer.join(LAST_WORDS_SECONDS)
+
+    def _write_out(self) -> None:
+        while (bundle := self._bundles.get()) is not None:
+            while bundle:
+                try:
+                    bundle = bundle[os.write(self._fd, bundle) :]
+                except OSError:  # standard output is gone: there is nowhere left to say so
+                    return
