@@ -44,7 +44,8 @@ _BATCH = 1000
 
 _calls = ledger_calls.c
 _JSON = ("metadata", "usage_details")
-_NAMES = [name for name in Entry.__struct_fields__ if name not in {"metadata", "units", "by_model"}]
+_UNSHOWN = {"metadata", "units", "by_model", "charges"}  # as JSON, within `usage_details`, or not of the row
+_NAMES = [name for name in Entry.__struct_fields__ if name not in _UNSHOWN]
 _view = table("ledger", *(column(name) for name in _NAMES), *(column(name, JSONB) for name in _JSON))
 
 

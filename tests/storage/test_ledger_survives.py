@@ -195,7 +195,7 @@ async def test_a_damaged_segment_gives_what_is_whole_and_is_kept_for_a_person(
         await eventually(lambda: nothing_is_left(tmp_path))
         assert ledger.state().damaged_bytes > 0
     assert (await stored(database_url))[0] == {each.call_id for each in calls} - {calls[150].call_id}
-    assert [kept.name for kept in tmp_path.iterdir()] == ["damaged-00000001.calls.damaged"]  # noqa: ASYNC240
+    assert [kept.name for kept in tmp_path.iterdir()] == ["damaged-00000001.calls.damaged"]
 
 
 async def test_what_is_no_call_is_put_aside_and_holds_up_nothing(tmp_path: Path, database_url: str) -> None:
@@ -222,7 +222,7 @@ async def test_a_data_directory_that_cannot_be_written_is_said_in_one_sentence(
 async def test_a_disk_that_fails_is_a_reason_not_to_be_ready(tmp_path: Path, database: Database) -> None:
     async with Ledger(tmp_path, database.connect) as ledger:
         assert ledger.problem() is None
-        own = next(tmp_path.iterdir())  # noqa: ASYNC240
+        own = next(tmp_path.iterdir())
         own.rename(tmp_path / "gone")
         await eventually(lambda: not ledger.writable())
         assert "cannot be" in (ledger.problem() or "")
