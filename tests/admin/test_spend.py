@@ -135,7 +135,7 @@ async def test_a_row_has_the_names_and_the_exact_digits_of_the_ledger(ledger: Le
     [row] = (await get(f"/spend/logs/v2?{MARCH}"))["data"]
     assert row["cost"] == Decimal("0.00000120000000000000001")
     assert (row["tags"], row["metadata"], row["started_at"]) == (["a", "b"], {"job": 7}, "2026-03-10T12:00:00Z")
-    assert [name for name in Entry.__struct_fields__ if name not in row] == ["units", "by_model", "charges"]
+    assert set(Entry.__struct_fields__) - row.keys() <= {"units", "by_model", "charges"}
 
 
 FILTERS: list[tuple[str, dict[str, Any]]] = [
