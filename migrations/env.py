@@ -3,13 +3,13 @@
 from alembic import context
 from sqlalchemy import Connection
 
-from passthrough.storage import schema, schema_ledger
+from passthrough.storage import schema_allowances, schema_ledger
 
 
 def run(connection: Connection) -> None:
     context.configure(
         connection=connection,
-        target_metadata=schema.Base.metadata,
+        target_metadata=schema_allowances.Base.metadata,
         transaction_per_migration=True,
         compare_server_default=True,
         include_name=lambda name, kind, _: kind != "table" or not schema_ledger.is_month(name or ""),

@@ -18,6 +18,12 @@ from passthrough.bedrock.usage import Usage, UsageSource
 Outcome = Literal["ok", "client_error", "upstream_error", "refused", "client_gone", "cut"]
 PriceStatus = Literal["priced", "unknown_model", "not_metered"]
 
+Charge = tuple[int, int, int, int, bool]
+"""Of an allowance of money: its id, the lease's number, the window's, picodollars, and whether those are no cost.
+
+They are no cost when nobody knows what the call cost: then they are what it had reserved.
+"""
+
 
 class Entry(msgspec.Struct, array_like=True, gc=False, kw_only=True):
     """One call. `started_at` is in seconds since 1970, `cost` in USD, exact; None is "nobody said", never 0.
@@ -68,6 +74,7 @@ class Entry(msgspec.Struct, array_like=True, gc=False, kw_only=True):
     tier: str | None = None
     latency: str | None = None
     by_model: tuple[Usage, ...] = ()
+    charges: tuple[Charge, ...] = ()  # what the allowances are charged when the row is stored
 
     def measured(self, usage: Usage) -> None:
         """Take over what the meter saw."""
@@ -165,6 +172,7 @@ def storable(entry: Entry) -> Entry:
         value = _storable(getattr(entry, name))
         if value is not None:
             setattr(clean, name, value)
+    clean.charges = entry.charges  # ours, and worth nothing if anything of them is changed
     clean.metadata = None
     return clean
 

@@ -28,7 +28,7 @@ CLIENT_CLOSED_REQUEST = 499  # nginx's number for "nobody waits for an answer an
 FIRST_CLIENT_ERROR = 400
 FIRST_SERVER_ERROR = 500
 
-_LOGGED = tuple(name for name in Entry.__struct_fields__ if name not in {"started_at", "metadata"})
+_LOGGED = tuple(name for name in Entry.__struct_fields__ if name not in {"started_at", "metadata", "charges"})
 
 
 class Ledger(Protocol):

@@ -96,7 +96,9 @@ WITH fresh AS MATERIALIZED (
 ),
 call AS MATERIALIZED ({_NEW}),
 {_MOVE_SUMS}
-SELECT count(*) FROM fresh
+SELECT count(*) AS stored,
+    CASE WHEN count(*) < (SELECT count(*) FROM ledger_batch) THEN coalesce(array_agg(call_id), '{{}}') END AS which
+FROM fresh
 """  # noqa: S608  # our own names, nobody's input
 
 STORE_PRICES = f"""

@@ -9,12 +9,14 @@ import logging
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import msgspec
 
 from passthrough.policy.ledger import Entry, time_of
 from passthrough.storage import ledger_partitions
+from passthrough.storage.allowances_settle import settle
 from passthrough.storage.ledger_sides import SideTable
 from passthrough.storage.ledger_sums import STORE_BATCH
 from passthrough.storage.schema_ledger import CALLER_COLUMNS, ROUTE_COLUMNS, ledger_calls
@@ -69,7 +71,9 @@ class LedgerWriter:
         async with self._connection.transaction():
             await self._connection.copy_records_to_table("ledger_batch", records=records, columns=_COLUMNS)
             await self._connection.execute(TURN)
-            return int(await self._connection.fetchval(STORE_BATCH))
+            row = await self._connection.fetchrow(STORE_BATCH)
+            await settle(self._connection, _fresh(entries, row["which"]))
+            return int(row["stored"])
 
     async def _make_months(self, entries: Iterable[Entry], now: float) -> None:
         # The id's first eight digits are its time in steps of 65 s: a batch has one or two of them.
@@ -86,6 +90,14 @@ class LedgerWriter:
                 # The default partition takes the calls meanwhile.
                 self._months_again = now + _MONTHS_SECONDS
                 _log.warning("a month of the ledger cannot be made yet", extra={"cause": str(error)})
+
+
+def _fresh(entries: Sequence[Entry], which: Iterable[UUID] | None) -> Sequence[Entry]:
+    """Return the calls that were stored, each once; `which` is None when all of them were."""
+    if which is None:
+        return entries
+    by_id = {entry.call_id: entry for entry in entries}
+    return [by_id[str(call_id)] for call_id in which]
 
 
 def _caller(entry: Entry) -> tuple[str, ...]:
