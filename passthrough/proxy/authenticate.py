@@ -69,14 +69,14 @@ class Authenticate:
         return Caller(key, secret, region)
 
     def _presented(self, headers: Mapping[str, str]) -> tuple[str, str | None]:
+        authorization = headers.get("Authorization")
         for place in self._places:
             value = headers.get(place)
             if value:
-                return _without_bearer(value.strip()), None
-        value = headers.get("Authorization")
-        if not value:
+                return _without_bearer(value.strip()), _scope_region(authorization)
+        if not authorization:
             raise unauthenticated(NO_KEY)
-        return read_authorization(value)
+        return read_authorization(authorization)
 
 
 def read_authorization(value: str) -> tuple[str, str | None]:
@@ -92,6 +92,16 @@ def read_authorization(value: str) -> tuple[str, str | None]:
             return _from_signature(rest)
         case _:
             raise _malformed()
+
+
+def _scope_region(authorization: str | None) -> str | None:
+    """The region that a client signed for whose key stands elsewhere; its signature may be of any kind."""
+    if authorization is None or not authorization.startswith(_SIGV4_PREFIX):
+        return None
+    try:
+        return read_authorization(authorization)[1]
+    except Refusal:
+        return None
 
 
 def _from_signature(parameters: str) -> tuple[str, str | None]:
