@@ -38,7 +38,7 @@ def _template(postgres: str) -> str:
 async def database_url(postgres: str, _template: str) -> AsyncIterator[str]:
     """Address of a database at head that is this test's alone."""
     name = f"test_{uuid.uuid4().hex}"
-    await _run(postgres, f"CREATE DATABASE {name} TEMPLATE {_template}")
+    await _run(postgres, f"CREATE DATABASE {name} TEMPLATE {_template} STRATEGY FILE_COPY")
     yield _named(postgres, name)
     await _run(postgres, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -208,6 +208,7 @@ def _create_keys() -> None:
         op.create_index(f"ix_keys_{column}", "keys", [column, "key_id"])
     for column in ("user_id", "team_id"):
         op.create_index(f"ix_keys_{column}", "keys", [column, "created_at", "key_id"])
+    op.create_index("ix_keys_status", "keys", ["blocked", "expires"])
     op.create_index(
         "ix_keys_alias_trigrams", "keys", [sa.text("passthrough_trigrams(key_alias)")], postgresql_using="gin"
     )

@@ -100,6 +100,7 @@ class Server:
         failed: Callable[[str, Exception], None],
     ) -> None:
         self._methods = {endpoint.method: endpoint for endpoint in endpoints}
+        self._shown = path  # a request's own path may hold a key
         self._path = _path_pattern(path)
         self._authenticate = authenticate
         self._clock = clock
@@ -113,7 +114,7 @@ class Server:
         except web.HTTPException:
             raise
         except Exception as error:  # noqa: BLE001  # a bug of ours: its text may name values, the log says the rest
-            self._failed(request.path, error)
+            self._failed(self._shown, error)
             return refused(Refusal(500, "", "passthrough failed to do this; its log says why."))
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:

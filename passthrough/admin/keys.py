@@ -196,7 +196,7 @@ def explained(taken: Taken, values: Mapping[str, Any]) -> Refusal:
         case "pk_keys":
             return invalid("This key is there already: choose another.", param="key")
         case "fk_keys_budget_id":
-            return invalid("There is no such budget: create it with /budget/new first.", param="budget_id")
+            return invalid("There is no budget of this budget_id: create it with /budget/new first.", param="budget_id")
         case _:
             raise taken
 

@@ -75,5 +75,5 @@ def _explained(taken: Taken, rows: Rows) -> Refusal:
         thing = rows.name.removesuffix("s")
         return invalid(f"This {thing} is there already: choose another {rows.identifier}.", param=rows.identifier)
     if taken.constraint.endswith("_budget_id"):
-        return invalid("There is no such budget: create it with /budget/new first.", param="budget_id")
+        return invalid("There is no budget of this budget_id: create it with /budget/new first.", param="budget_id")
     raise taken

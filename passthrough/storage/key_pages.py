@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, Select, and_, false, func, or_, select, true
+from sqlalchemy import ColumnElement, Select, Text, and_, false, func, or_, select, true, union
+from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from passthrough.storage.rows import Row, plain
@@ -51,14 +52,14 @@ class Page:
 
 async def rows_of(connection: AsyncConnection, key_ids: Sequence[str]) -> list[Row]:
     """The rows of these keys that exist, with what they spent; a former id finds its key, until its grace ends."""
-    former = (
-        select(FormerKey.key_id)
-        .where(FormerKey.former_id.in_(key_ids), FormerKey.valid_until > func.now())
-        .scalar_subquery()
-    )
-    query = select(*_COLUMNS).join(Spend, _SPENT, isouter=True)
-    found = await connection.execute(query.where(or_(Key.key_id.in_(key_ids), Key.key_id.in_(former))))
-    return [plain(row) for row in found.mappings()]
+    return [plain(row) for row in (await connection.execute(rows_query(key_ids))).mappings()]
+
+
+def rows_query(key_ids: Sequence[str]) -> Select[Any]:
+    """The query of `rows_of`."""
+    former = select(FormerKey.key_id).where(FormerKey.former_id.in_(key_ids), FormerKey.valid_until > func.now())
+    wanted = union(select(func.unnest(array(key_ids, type_=Text)).label("key_id")), former).subquery("wanted")
+    return select(*_COLUMNS).join(wanted, wanted.c.key_id == Key.key_id).join(Spend, _SPENT, isouter=True)
 
 
 async def page_of(connection: AsyncConnection, which: Filter, page: Page, now: datetime) -> tuple[list[Row], int]:
