@@ -63,3 +63,9 @@ def _at(price: Decimal | TieredPrices | None, input_tokens: int) -> Decimal | No
         return price
     reached = [tier.price for tier in price.tiers if input_tokens > tier.start]
     return reached[-1] if reached else price.base
+
+
+def context_window(model: str) -> int | None:
+    """Return how many tokens of input a model takes at most; None where the library does not say."""
+    found = _aws().find_model(model)
+    return None if found is None else found.context_window

@@ -61,7 +61,8 @@ class Lease:
 class Want:
     """What a worker tells PostgreSQL of one account, and asks for.
 
-    `need` is what the first waiting call lacks and `total` what all lack together; `extra` would be welcome.
+    `need` is what the most modest of the waiting calls lacks, `total` what all lack together; `extra` would be
+    welcome.
     `back` is given back. `ask` names a question to the other holders, should the need not be met.
     """
 
@@ -118,7 +119,7 @@ class Account:
         "limit",
         "lowered",
         "most",
-        "used_at",
+        "told",
     )
 
     def __init__(self, limit: Limit, most: int) -> None:
@@ -132,9 +133,9 @@ class Account:
         self.ceiling_until = 0.0
         self.ends_at: float | None = None
         self.exchanged_at = 0.0
-        self.used_at = 0.0
         self.block = _FIRST_BLOCK
         self.lowered = False
+        self.told: tuple[str, str] | None = None  # kept for `allowance_answers`
 
     def restrict(self, limit: Limit, most: int) -> None:
         """Take over a limit that was changed. What a lowered one leaves too much is given back first."""
@@ -142,6 +143,7 @@ class Account:
             self.lowered = True
             self.lease.until = 0.0
         self.limit = limit
+        self.told = None
         if most != self.most:
             self.left += most - self.most
             self.most = most
@@ -152,7 +154,7 @@ class Account:
         return max(0, self.left) + max(0, self.lease.free)
 
     def want(self, needs: Sequence[int], now: float, *, giving: bool = False) -> Want:
-        """Say what is asked for waiting calls, the first one's need first. What is given back is not free any more."""
+        """Say what is asked for calls that wait, with the need of each. What is given back is not free any more."""
         lease = self.lease
         back = 0
         if (giving or self.lowered) and lease.free > 0:
@@ -168,7 +170,7 @@ class Account:
         )
         if needs:
             # what is free here is not counted on: until the answer comes, others may take it
-            want.need = max(0, needs[0] - lease.free)
+            want.need = max(0, min(needs) - lease.free)
             want.total = max(0, sum(needs) - lease.free)
             want.extra = self._block(now) * max(1, *needs)
         return want
@@ -238,15 +240,14 @@ class Hold:
             lease.settled += used
             lease.free += amount - used
 
-    def __bool__(self) -> bool:
-        return bool(self._claims)
-
 
 def _used(kind: int, amount: int, entry: Entry) -> int:
     if kind == Kind.CONCURRENCY:
         return 0
     if kind == Kind.REQUESTS:
         return 1
+    if not amount:
+        return 0  # an operation that only counts tokens uses none
     counts = (entry.input_tokens, entry.output_tokens, entry.cache_read_tokens, entry.cache_write_tokens)
     if any(count is not None for count in counts):
         return sum(count or 0 for count in counts)
@@ -293,7 +294,8 @@ def reserve(accounts: Sequence[Account], needs: Needs, now: float) -> Hold | Non
     """Reserve on all accounts, or on none and return None: then PostgreSQL has to be asked."""
     for account in accounts:
         lease = account.lease
-        if lease.free < needs[account.kind] or lease.until <= now:
+        amount = needs[account.kind]
+        if amount and (lease.free < amount or lease.until <= now):
             return None
     return force(accounts, needs)
 
