@@ -182,14 +182,17 @@ class Command:
     process: subprocess.Popen[str]
     url: str
     lines: list[dict[str, Any]]
+    reader: threading.Thread = field(repr=False)
 
     def tell(self, number: int) -> None:
         """Send it a signal."""
         self.process.send_signal(number)
 
     def ended(self) -> int:
-        """Its exit code, once it has ended."""
-        return self.process.wait(PATIENCE_SECONDS)
+        """Its exit code, once it has ended and all it said is in `lines`."""
+        code = self.process.wait(PATIENCE_SECONDS)
+        self.reader.join(PATIENCE_SECONDS)
+        return code
 
 
 @contextmanager
@@ -220,7 +223,7 @@ def command(data_dir: Path, *arguments: str, **environment: str | None) -> Itera
     reader.start()
     try:
         address = begun.result(PATIENCE_SECONDS)
-        yield Command(process, f"{'https' if '--tls-cert' in arguments else 'http'}://{address}", lines)
+        yield Command(process, f"{'https' if '--tls-cert' in arguments else 'http'}://{address}", lines, reader)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
