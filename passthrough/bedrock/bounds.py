@@ -19,6 +19,7 @@ import msgspec
 
 from passthrough.bedrock.library import context_window
 from passthrough.bedrock.models import base_model
+from passthrough.bedrock.named import is_intricate
 from passthrough.bedrock.operations import Call, ModelPlace
 from passthrough.bedrock.usage import UNREADABLE
 
@@ -124,7 +125,7 @@ def output_bound(call: Call, model: str | None, body: bytes | None, *, assumed: 
     if body is None:
         return unnamed
     named = body.count(b'"max')
-    if b"\\u00" in body and _ESCAPED_LETTER.search(body):
+    if (b"\\u00" in body and _ESCAPED_LETTER.search(body)) or is_intricate(body):
         return most * _MOST_CHOICES if b'"n' in body else max(most, _largest_named(body))
     several = b'"n"' in body or b'"num' in body
     if not named and not several:
@@ -177,6 +178,8 @@ def _is_not_all_text(body: bytes) -> bool:
 
 def _beyond_text(body: bytes, model: str | None, window: int) -> int:
     """What has to be added to, or taken from, the bytes of a body in which not all is text."""
+    if is_intricate(body):
+        return window
     try:
         document = msgspec.json.decode(body)
     except UNREADABLE:

@@ -19,7 +19,7 @@ from typing import Final
 # stripped: its models are then in no list and have no price until the name is added here.
 GEOGRAPHIES: Final = frozenset({"apac", "au", "ca", "eu", "global", "in", "jp", "us", "us-gov"})
 
-_LONGEST: Final = 2048  # botocore: `max` of InvokeModelIdentifier
+LONGEST_ID: Final = 2048  # botocore: `max` of InvokeModelIdentifier
 _KEPT: Final = 1024  # ids understood and kept: with the bound above, 2 MB at worst
 
 
@@ -96,7 +96,7 @@ def geography(model: str) -> str | None:
 def model_ref(model: str) -> ModelRef:
     """Understand a model id, unquoted. Never fails: what it does not know is `ModelKind.OTHER`."""
     # Bodies name models too, of any length: those are not worth keeping.
-    return _understood(model) if len(model) <= _LONGEST else ModelRef(model, ModelKind.OTHER, model)
+    return _understood(model) if len(model) <= LONGEST_ID else ModelRef(model, ModelKind.OTHER, model)
 
 
 @lru_cache(maxsize=_KEPT)

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from passthrough.bedrock.models import base_model
+from passthrough.bedrock.named import is_intricate
 from passthrough.bedrock.operations import Body
 from passthrough.bedrock.usage import UNREADABLE
 
@@ -43,6 +44,8 @@ class _Image(msgspec.Struct):
 
 def units_requested(operation: str, model: str | None, body: Body) -> Mapping[str, float]:
     """Count the units of a request: empty for what is priced by tokens, and for a body that cannot be read."""
+    if is_intricate(body):
+        return {}
     base = base_model(model) if model else ""
     try:
         if operation == "Rerank":

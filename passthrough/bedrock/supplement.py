@@ -4,7 +4,6 @@ Both are tables of the same shape, read by the same code. `supplement.toml`, bes
 source of each figure.
 """
 
-import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,12 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
+from passthrough.bedrock import patterns
 from passthrough.bedrock.models import GEOGRAPHIES
 from passthrough.bedrock.rates import Price, Rates
 from passthrough.errors import UserError
+
+matches = lru_cache(maxsize=2048)(patterns.matches)  # patterns times regions and models that are in use
 
 _RATES = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
 
@@ -117,12 +119,6 @@ def best(
     """Return the most exact of the entries that apply; of two alike, the first."""
     applying = [entry for entry in entries if entry.applies(names, region, tier, latency)]
     return max(applying, key=lambda entry: entry.rank, default=None)
-
-
-@lru_cache(maxsize=2048)  # patterns times regions and models that are in use
-def matches(pattern: str, name: str) -> bool:
-    """Compare with `*` for anything; all else, `[` and `?` too, stands for itself."""
-    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), name) is not None
 
 
 _KNOWN = {*_RATES, "units", "regions", "tier", "latency", "multiplier", "model", "metered"}

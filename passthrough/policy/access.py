@@ -8,19 +8,28 @@ can say anything about is not for keys with a list.
 """
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, NoReturn
 
-from passthrough.bedrock.models import ModelRef, geography, model_ref
+from passthrough.bedrock.models import LONGEST_ID, ModelRef, geography, model_ref
+from passthrough.bedrock.named import is_intricate
 from passthrough.bedrock.operations import Body, BodyPath, Call, ModelPlace
+from passthrough.bedrock.patterns import matches
 from passthrough.errors import Refusal, forbidden, invalid
 from passthrough.policy.keys import VirtualKey
 
 # LiteLLM's names for groups of routes; all of ours that a key can reach are calls of a model's service.
 _EVERY_ROUTE: Final = frozenset({"llm_api_routes", "*"})
-_KEPT: Final = 4096  # patterns compiled and kept
+# Fields by which a server behind us could be told to read another request than the one that was judged. Nobody says
+# that AWS's front ends heed them, nobody that they don't; no client of Bedrock sends one.
+_REDIRECTING: Final = (
+    "x-amz-target",  # names the operation in AWS's JSON protocols, whatever the path is
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+)
 
 
 def check_operation(key: VirtualKey, call: Call) -> None:
@@ -49,6 +58,17 @@ def needs_body(key: VirtualKey, call: Call) -> bool:
     return is_restricted(key) and bool(
         operation.model_place is ModelPlace.BODY or operation.body_models or operation.body_resources
     )
+
+
+def check_headers(key: VirtualKey, call: Call, names: Collection[str]) -> None:
+    """Refuse header fields that could make another request of the one that is judged; `names` ignores case."""
+    if not (is_restricted(key) or key.allowed_routes):
+        return
+    for name in _REDIRECTING:
+        if name in names:
+            raise forbidden(f"A virtual key that is limited to certain models or routes may not send {name}.")
+    if "content-encoding" in names and needs_body(key, call):
+        raise invalid("The body is compressed, so the model it asks for cannot be checked: send it as it is.")
 
 
 def check_model(key: VirtualKey, call: Call, stands_for: str | None = None) -> None:
@@ -100,11 +120,6 @@ def covers(pattern: str, model: str) -> bool:
     return any(matches(pattern, name) for name in _names(model, reference))
 
 
-def matches(pattern: str, text: str) -> bool:
-    """`*` stands for any characters; everything else for itself."""
-    return pattern == text or ("*" in pattern and _compiled(pattern).fullmatch(text) is not None)
-
-
 def _names(model: str, reference: ModelRef) -> Iterator[str]:
     yield model
     if reference.resolved:
@@ -112,11 +127,6 @@ def _names(model: str, reference: ModelRef) -> Iterator[str]:
         place = geography(model)
         if place is not None:
             yield f"{place}.{reference.base}"
-
-
-@lru_cache(maxsize=_KEPT)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(".*".join(re.escape(part) for part in re.split(r"\*+", pattern)), re.DOTALL)
 
 
 def _require(key: VirtualKey, model: str, stands_for: str | None = None) -> None:
@@ -145,6 +155,8 @@ def _names_route(route: str, call: Call) -> bool:
 
 def _read(body: Body) -> Any:  # any JSON document
     """Decode JSON that every reader reads alike: UTF-8 without BOM, no key twice, nothing after the end."""
+    if is_intricate(body):
+        raise invalid("The body has more members than any operation takes: send less at once.")
     try:
         return json.loads(
             body.decode("utf-8"), object_pairs_hook=_object_without_twins, parse_constant=_refuse_constant
@@ -173,6 +185,8 @@ def _found(value: Any, path: BodyPath) -> Iterator[str]:  # any JSON value
     if not path:
         if not isinstance(value, str):
             raise invalid("The body names a model by something other than a string: name it by its id or ARN.")
+        if len(value) > LONGEST_ID or not value.isprintable():  # lone surrogates are not
+            raise invalid("The body names a model by what cannot be an id: name it by its id or ARN.")
         yield value
         return
     for item in _below(value, path[0]):

@@ -55,6 +55,7 @@ class Admit:
         """Raises the `Refusal` that applies first: the key's state, then what it may do."""
         admit_key(key, self._clock())
         access.check_operation(key, call)
+        access.check_headers(key, call, headers)
         asked = call.model
         if asked is not None and asked in key.aliases:
             call = _in_place_of_alias(call, key.aliases[asked])
