@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from passthrough import __version__, doctor, launch, ledger_cli, logs, serving
+from passthrough import __version__, doctor, keys_cli, launch, ledger_cli, logs, serving
 from passthrough.bedrock.prices import PriceBook
 from passthrough.bedrock.supplement import entries_of
 from passthrough.errors import Unavailable, UserError
@@ -23,6 +23,7 @@ from passthrough.storage.embedded import attached
 INTERRUPTED = 130  # as a shell reports a command that was interrupted
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(keys_cli.app, name="key")
 app.add_typer(ledger_cli.app)
 
 Config = Annotated[Path | None, typer.Option(help="A TOML file with settings; the environment comes first.")]

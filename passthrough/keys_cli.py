@@ -29,7 +29,7 @@ from passthrough.storage.database import open_database, require_head
 from passthrough.storage.embedded import attached
 from passthrough.storage.key_pages import Filter, Page
 
-app = typer.Typer(help="Make, show, change and delete virtual keys.", no_args_is_help=True)
+app = typer.Typer(help="Make, show, change and delete virtual keys.")
 
 Config = Annotated[Path | None, typer.Option(help="A TOML file with settings; the environment comes first.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
