@@ -152,6 +152,12 @@ def _create_owners() -> None:
     customer = [_word("user_id"), _word("alias"), _flag("blocked"), _words("models"), _word("allowed_model_region")]
     _table("customers", ("user_id",), [*customer, _budget("customers"), *_limits(), *_stamps()])
     op.create_index("ix_teams_team_alias", "teams", ["team_alias"])
+    op.create_index(
+        "ix_customers_restricted",
+        "customers",
+        ["user_id"],
+        postgresql_where=sa.text("blocked = true OR cardinality(models) > 0"),
+    )
     for table, column in (("users", "user_id"), ("teams", "team_id"), ("customers", "user_id")):
         op.create_index(f"ix_{table}_budget_id", table, ["budget_id"])
         op.create_index(f"ix_{table}_created_at", table, ["created_at", column])

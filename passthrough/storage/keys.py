@@ -10,6 +10,7 @@ from sqlalchemy import ARRAY, Text, bindparam, func, select
 
 from passthrough.policy.keys import VirtualKey
 from passthrough.storage.changes import Changes
+from passthrough.storage.customers import RestrictedCustomers
 from passthrough.storage.database import Database, reachable
 from passthrough.storage.directory import Counts, Directory, Found
 from passthrough.storage.schema import FormerKey, Key, Team, TeamMember, User
@@ -18,12 +19,17 @@ _LOOKUP_SECONDS: Final = 2.0  # a caller waits for this; a PostgreSQL that is sl
 
 
 class KeyDirectory:
-    """Keys by the digest of their text; open it with `key_directory`."""
+    """Keys by the digest of their text; open it with `key_directory`.
 
-    def __init__(self, directory: Directory[VirtualKey], changes: Changes) -> None:
+    `cached` gives a key that is known to be right at this moment, `customer` an end user who is restricted.
+    """
+
+    def __init__(self, directory: Directory[VirtualKey], customers: RestrictedCustomers, changes: Changes) -> None:
         self._directory = directory
         self._changes = changes
-        self.cached = directory.cached  # bound here: the path of a call pays for one lookup, not for two calls
+        # bound here: the path of a call pays for one lookup, not for two calls
+        self.cached = directory.cached
+        self.customer = customers.get
 
     async def find(self, key_id: str) -> VirtualKey | None:
         """None when there is no such key; raises `Unavailable` when that cannot be found out at the moment."""
@@ -55,11 +61,12 @@ async def key_directory(
     """
     loader = _Loader(database)
     directory = Directory("key", loader.load, clock=clock, outage_seconds=outage_seconds, size=size)
-    changes = Changes(database, directory)
+    customers = RestrictedCustomers(database)
+    changes = Changes(database, directory, customers)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(changes.run()), group.create_task(directory.run())]
+        tasks = [group.create_task(run()) for run in (changes.run, directory.run, customers.run)]
         try:
-            yield KeyDirectory(directory, changes)
+            yield KeyDirectory(directory, customers, changes)
         finally:
             for task in tasks:
                 task.cancel()

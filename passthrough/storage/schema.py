@@ -149,7 +149,14 @@ class Customer(Limited, Stamped, Base):
     """An end user that calls name by a header; announced."""
 
     __tablename__ = "customers"
-    __table_args__ = (Index("ix_customers_created_at", "created_at", "user_id"),)
+    __table_args__ = (
+        Index("ix_customers_created_at", "created_at", "user_id"),
+        Index(
+            "ix_customers_restricted",
+            "user_id",
+            postgresql_where=text("blocked = true OR cardinality(models) > 0"),
+        ),
+    )
 
     user_id: Mapped[str] = mapped_column(primary_key=True)
     alias: Mapped[str | None]
