@@ -4,6 +4,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,9 @@ def running(
     try:
         _await_port(process, port, log)
         yield process.pid
+    except OSError:
+        print(log.read_text(errors="replace")[-2000:], file=sys.stderr)
+        raise
     finally:
         process.terminate()
         try:
