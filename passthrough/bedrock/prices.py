@@ -39,7 +39,7 @@ _BILLED_BY_TIME = frozenset(
     }
 )
 _GOV = "us-gov"
-_MAX_REMEMBERED = 4096  # prices looked up: models times regions times tiers in use are some dozens
+_MAX_REMEMBERED = 4096  # tariffs found: models times regions times tiers in use are some dozens a day
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,15 @@ class Charge:
     source: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Tariff:
+    """What of a charge does not depend on how much was used: the billed model, and its price where it is metered."""
+
+    billed_model: str | None
+    metered: bool
+    price: Price | None
+
+
 class PriceBook:
     """Prices, with what the settings say (`entries_of`) before all else."""
 
@@ -61,18 +70,13 @@ class PriceBook:
         self._multipliers = tuple(entry for entry in overrides if entry.multiplier is not None)
         self._meanings = tuple(entry for entry in overrides if entry.stands_for is not None)
         self._supplement: Supplement = supplement()
-        self._remembered: dict[tuple[str, str, str | None, str | None, date], Price | None] = {}
+        self._tariffs: dict[tuple[object, ...], _Tariff] = {}
 
     def price_of(
         self, model: str, region: str, *, tier: str | None = None, latency: str | None = None, day: date = date.max
     ) -> Price | None:
         """Return the price of a model id, in any of its forms, on a day; by default the newest that is known."""
-        key = (model, region, tier, latency, day)
-        if key not in self._remembered:
-            if len(self._remembered) >= _MAX_REMEMBERED:
-                self._remembered.clear()
-            self._remembered[key] = self._look_up(model_ref(model), region, tier, latency, day)
-        return self._remembered[key]
+        return self._look_up(model_ref(model), region, tier, latency, day)
 
     def charge(
         self, usage: Usage, *, model: str | None, region: str, stands_for: str | None = None, day: date = date.max
@@ -84,21 +88,29 @@ class PriceBook:
         """
         if usage.by_model:
             return self._charge_parts(usage, region, day)
-        billed = self._billed(model, stands_for, usage.model)
-        if billed is None and usage.units:
-            billed = GUARDRAIL
-        name = model_ref(billed).base if billed else None
-        if not usage.reported or usage.tier == _PREPAID_TIER:
-            return Charge(None, "not_metered", name)
-        if billed is None:
-            return Charge(None, "unknown_model", None)
-        if not self._is_metered(billed, region):
-            return Charge(None, "not_metered", name)
-        price = self.price_of(billed, region, tier=usage.tier, latency=usage.latency, day=day)
+        key = (model, stands_for, usage.model, bool(usage.units), region, usage.tier, usage.latency, day)
+        tariff = self._tariffs.get(key)
+        if tariff is None:
+            if len(self._tariffs) >= _MAX_REMEMBERED:
+                self._tariffs.clear()
+            tariff = self._tariffs[key] = self._tariff(usage, model, stands_for, region, day)
+        price = tariff.price
+        if not tariff.metered or not usage.reported:
+            return Charge(None, "not_metered", tariff.billed_model)
         amount = cost(price, usage) if price else None
         if price is None or amount is None:
-            return Charge(None, "unknown_model", name)
-        return Charge(amount, "priced", name, price.source)
+            return Charge(None, "unknown_model", tariff.billed_model)
+        return Charge(amount, "priced", tariff.billed_model, price.source)
+
+    def _tariff(self, usage: Usage, model: str | None, stands_for: str | None, region: str, day: date) -> _Tariff:
+        billed = self._billed(model, stands_for, usage.model) or (GUARDRAIL if usage.units else None)
+        if billed is None:
+            return _Tariff(None, metered=usage.tier != _PREPAID_TIER, price=None)
+        name = model_ref(billed).base
+        if usage.tier == _PREPAID_TIER or not self._is_metered(billed, region):
+            return _Tariff(name, metered=False, price=None)
+        price = self.price_of(billed, region, tier=usage.tier, latency=usage.latency, day=day)
+        return _Tariff(name, metered=True, price=price)
 
     def _charge_parts(self, usage: Usage, region: str, day: date) -> Charge:
         """Charge an agent's call: the sum of its models', or null when one of them is not known."""

@@ -41,8 +41,13 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def reported(self) -> bool:
         """Whether anything was counted at all."""
-        counts = (self.input_tokens, self.output_tokens, self.cache_read_tokens, self.cache_write_tokens)
-        return bool(self.units) or any(count is not None for count in counts)
+        return (
+            self.input_tokens is not None
+            or self.output_tokens is not None
+            or self.cache_read_tokens is not None
+            or self.cache_write_tokens is not None
+            or bool(self.units)
+        )
 
 
 NOTHING = Usage()
@@ -106,8 +111,9 @@ def of_document(document: Document) -> Usage:
     """Count what an answer's object, or one streamed chunk, reports. `source` is left to the caller."""
     usage = _of_level(document)
     for part in (document.message, document.metadata, document.response):
-        if part and (inner := read_document(part)) is not None:
-            usage = overlay(usage, _of_level(inner))  # one level down and no deeper, whatever is nested there
+        # one level down and no deeper, whatever is nested there
+        if part is not _NO_MEMBER and part and (inner := read_document(part)) is not None:
+            usage = overlay(usage, _of_level(inner))
     return overlay(usage, counts(document.metrics))
 
 
@@ -157,9 +163,9 @@ def policy_units(usage: object) -> Mapping[str, float]:
 
 def overlay(base: Usage, over: Usage) -> Usage:
     """Let what `over` knows replace what `base` knows."""
-    if over == NOTHING:
+    if over is NOTHING or over == NOTHING:
         return base
-    if base == NOTHING:
+    if base is NOTHING or base == NOTHING:
         return over
     known = {name: value for name in _OVERLAID if (value := getattr(over, name)) is not None}
     return msgspec.structs.replace(base, **known)
@@ -197,7 +203,10 @@ def _count(value: object) -> int | None:
 
 def _first(usage: Mapping[str, Any], *names: str) -> int | None:
     """The first of several spellings that is there."""
-    return next((count for name in names if (count := _count(usage.get(name))) is not None), None)
+    for name in names:
+        if name in usage and (count := _count(usage[name])) is not None:
+            return count
+    return None
 
 
 def _converse(usage: Mapping[str, Any]) -> Usage:

@@ -1,8 +1,9 @@
 """What a call costs whom: the price book's charge, times what its key or team pays of it."""
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any
 
 from passthrough.bedrock.prices import PriceBook
@@ -11,6 +12,7 @@ from passthrough.errors import UserError
 from passthrough.policy.ledger import Entry
 
 _SUBJECTS = ("key", "team")
+_DAY_SECONDS = 86400
 
 
 class Pricing:
@@ -37,7 +39,7 @@ class Pricing:
             model=entry.model,
             region=entry.region or "",
             stands_for=entry.billed_model or (self._stands_for(entry.model) if entry.model else None),
-            day=datetime.fromtimestamp(entry.started_at, UTC).date(),
+            day=_day(int(entry.started_at // _DAY_SECONDS)),
         )
         entry.cost = charge.cost
         entry.price_status = charge.price_status
@@ -45,6 +47,11 @@ class Pricing:
         if entry.cost is not None and self._multipliers:
             for subject, name in (("key", entry.key_alias), ("team", entry.team_id)):
                 entry.cost *= self._multipliers.get(f"{subject}:{name}", Decimal(1))
+
+
+@lru_cache(maxsize=4)  # today, yesterday for calls that began then
+def _day(number: int) -> date:
+    return datetime.fromtimestamp(number * _DAY_SECONDS, UTC).date()
 
 
 def multipliers_of(table: Mapping[str, Any]) -> dict[str, Decimal]:
