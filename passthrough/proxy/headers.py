@@ -6,7 +6,8 @@ once and remembered, so that a call pays one dictionary lookup per field.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from functools import lru_cache
+from typing import Literal
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
@@ -71,11 +72,9 @@ _UNSIGNED = frozenset({b"x-amzn-trace-id"})
 _REMEMBERED_NAMES = 2048
 
 
-class _Verdict(Enum):
-    DROP = 1
-    SEND = 2
-    SIGN = 3
-    NAMES_MORE = 4  # Connection: its value names other fields to drop
+# What happens to a field. Words, not an Enum: looking up a member of one costs as much as the rest of a field.
+# "names more" is Connection's: its value names other fields to drop.
+_Verdict = Literal["drop", "send", "sign", "names more"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,27 +102,28 @@ class RequestHeaders:
         named = frozenset[bytes]()
         for name, value in headers:
             verdict = verdicts.get(name) or self._judge(name)
-            if verdict is _Verdict.NAMES_MORE:
+            if verdict == "drop":
+                continue
+            if verdict == "names more":
                 named |= _listed(value)
-            elif verdict is not _Verdict.DROP and secret not in value:
+            elif secret not in value:
                 lines.append(b"%b: %b\r\n" % (name, value))
-                if verdict is _Verdict.SIGN:
+                if verdict == "sign":
                     signed.append((name.decode("ascii"), value.decode("utf-8", "surrogateescape")))
-        if named - _ABOUT_THE_CONNECTION:
+        if named and named - _ABOUT_THE_CONNECTION:
             lines = [line for line in lines if line.split(b":", 1)[0].lower() not in named]
             signed = [(name, value) for name, value in signed if name.lower().encode() not in named]
         return Forwarded(lines, signed)
 
     def _judge(self, name: bytes) -> _Verdict:
         lowered = name.lower()
+        verdict: _Verdict = "send"
         if lowered == b"connection":
-            verdict = _Verdict.NAMES_MORE
+            verdict = "names more"
         elif lowered in self._dropped or lowered.startswith(_NOT_FORWARDED_PREFIXES):
-            verdict = _Verdict.DROP
+            verdict = "drop"
         elif lowered == b"content-type" or (lowered.startswith(_SIGNED_PREFIXES) and lowered not in _UNSIGNED):
-            verdict = _Verdict.SIGN
-        else:
-            verdict = _Verdict.SEND
+            verdict = "sign"
         if len(self._verdicts) < _REMEMBERED_NAMES:
             self._verdicts[name] = verdict
         return verdict
@@ -143,9 +143,10 @@ def answer_lines(headers: RawHeaders) -> tuple[list[bytes], bool]:
             named |= _listed(value)
         if lowered in _HOP_BY_HOP:
             continue
-        has_length = has_length or lowered == b"content-length"
+        if lowered == b"content-length":
+            has_length = True
         lines.append(b"%b: %b\r\n" % (name, value))
-    if named - _ABOUT_THE_CONNECTION:
+    if named and named - _ABOUT_THE_CONNECTION:
         lines = [line for line in lines if line.split(b":", 1)[0].lower() not in named]
     return lines, has_length
 
@@ -158,5 +159,6 @@ def value_of(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> str | Non
     return None
 
 
+@lru_cache(maxsize=64)  # `keep-alive` and `close`, mostly
 def _listed(value: bytes) -> frozenset[bytes]:
     return frozenset(name.strip().lower() for name in value.split(b",") if name.strip())
