@@ -11,7 +11,8 @@ import os
 import queue
 import sys
 import threading
-from datetime import UTC, datetime
+import time
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -43,7 +44,13 @@ def _printable(value: Any) -> Any:  # one value of a line
 
 
 def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    whole, milliseconds = divmod(int(seconds * 1000), 1000)
+    return f"{_second(whole)}.{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=64)  # thousands of calls end in one second
+def _second(whole: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
 
 
 class JsonFormatter(logging.Formatter):

@@ -6,6 +6,7 @@ the client can have it, or else when its `with` block is left.
 
 import logging
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -29,6 +30,7 @@ FIRST_CLIENT_ERROR = 400
 FIRST_SERVER_ERROR = 500
 
 _LOGGED = tuple(name for name in Entry.__struct_fields__ if name not in {"started_at", "metadata", "charges"})
+_logged = attrgetter(*_LOGGED)
 
 
 class Ledger(Protocol):
@@ -173,7 +175,8 @@ class Recorder:
         except Unavailable as error:
             _log.error("a call could not be recorded", extra={"call_id": entry.call_id, "cause": error.cause})
         self._counters.call_ended(entry)
-        fields = {name: value for name in _LOGGED if (value := getattr(entry, name)) not in (None, ())}
+        told = zip(_LOGGED, _logged(entry), strict=True)
+        fields = {name: value for name, value in told if value is not None and value != ()}
         self._lines.write(entry.started_at + entry.duration_ms / 1000, fields)
 
 
