@@ -126,6 +126,8 @@ class KeyRoutes:
 
     async def list(self, asked: Asked) -> schemas.KeyList:
         query: schemas.KeyListQuery = asked.query
+        if query.user_id and (query.include_team_keys or query.include_created_by_keys):
+            raise invalid("A user's list holds the user's own keys only: ask for others by team_id.", param="user_id")
         whole = query.key_alias if not query.substring_matching else None
         which = Filter(
             user_id=query.user_id,

@@ -22,6 +22,7 @@ from passthrough.admin.schemas.fields import (
 from passthrough.admin.schemas.requests import Restrictions
 
 Route = Annotated[str, Meta(min_length=1, max_length=2048, pattern=ROUTE_PATTERN)]
+Empty = Annotated[str, Meta(max_length=0)]
 Routes = Annotated[list[Route], Meta(max_length=200)]
 Page = Annotated[int, Meta(ge=1, le=1_000_000)]
 PageSize = Annotated[int, Meta(ge=1, le=100)]
@@ -180,7 +181,10 @@ class KeyInfoQuery(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class KeyListQuery(Struct, kw_only=True, forbid_unknown_fields=True):
-    """Filters, order and page of a list of keys; `search` and `substring_matching` find pieces of an alias."""
+    """Filters, order and page of a list of keys; `search` and `substring_matching` find pieces of an alias.
+
+    The last six are LiteLLM's and may ask for nothing that the list does not hold anyway.
+    """
 
     page: Page = 1
     size: PageSize = 10
@@ -194,6 +198,12 @@ class KeyListQuery(Struct, kw_only=True, forbid_unknown_fields=True):
     return_full_object: bool = False
     sort_by: Literal["created_at", "updated_at", "expires", "max_budget", "spend", "key_alias", "token"] = "created_at"
     sort_order: Literal["asc", "desc"] = "desc"
+    include_team_keys: bool = False
+    include_created_by_keys: bool = False
+    organization_id: Empty | None = None
+    project_id: Empty | None = None
+    access_group_id: Empty | None = None
+    expand: Empty | None = None
 
 
 class KeyReferences(Struct, kw_only=True, forbid_unknown_fields=True):
