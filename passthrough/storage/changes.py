@@ -49,6 +49,8 @@ class Changes:
                     await self._listen()
             except Unavailable as error:
                 _log.warning("not hearing of key changes: every key is looked up (%s)", error.cause)
+            except Exception as error:  # noqa: BLE001  # whatever it is, calls are served without, and it is tried again
+                _log.error("not hearing of key changes: every key is looked up", exc_info=error)
             if self.listening.is_set():
                 pause = _FIRST_PAUSE_SECONDS
                 self._lost()
