@@ -4,6 +4,7 @@ import json
 import re
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -107,6 +108,18 @@ def test_the_bidirectional_stream_is_refused_in_words(suffix: str, proxy: Blocki
         assert answer.headers["x-amzn-ErrorType"] == "ValidationException"
         assert "HTTP/2" in json.loads(answer.read())["message"]
     assert wire.upstream_bytes == b""
+
+
+def test_calls_at_the_same_time_get_each_their_own_answer(clients: Clients, key: str) -> None:
+    client = clients("bedrock-runtime", aws_access_key_id=key, config={"max_pool_connections": 32})
+    bodies = [f"{number}:".encode() * (1 + number * 97 % 5000) for number in range(200)]
+
+    def echoed(body: bytes) -> bytes:
+        answer: bytes = client.invoke_model(modelId="sandbox.echo", body=body)["body"].read()
+        return answer
+
+    with ThreadPoolExecutor(32) as threads:
+        assert list(threads.map(echoed, bodies)) == bodies
 
 
 def test_there_are_as_many_operations_as_botocore_lists() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,8 @@ def text_of(answer: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("heading", ["curl", "AWS CLI"])
 def test_the_recipes_of_the_shell(heading: str, proxy: Blocking, wire: Wire, key: str) -> None:
+    if heading == "curl" and shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
     assert REPLY in shell(recipe(heading, "sh"), proxy, key)
     assert key.encode() not in wire.upstream_bytes
 

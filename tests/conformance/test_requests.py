@@ -9,7 +9,7 @@ import pytest
 from tests.conformance.conftest import Wire
 from tests.conformance.judge import request_untouched, signature_of, untouched
 from tests.fakes.running import Blocking
-from tests.fakes.speak import ask
+from tests.fakes.speak import ask, say
 
 CONVERSE = "POST /bedrock/model/anthropic.claude-3-5-haiku-20241022-v1%3A0/converse"
 BODIES = {
@@ -187,3 +187,17 @@ def test_a_body_where_none_is_usual_goes_up_too(method: str, proxy: Blocking, wi
 
     request_untouched(wire.exchange)
     signature_of(wire.exchange.forwarded)
+
+
+def test_requests_that_are_sent_together_are_answered_in_their_order(proxy: Blocking, wire: Wire, key: str) -> None:
+    bodies = [b"first", b"second", b"third"]
+    together = ""
+    for body in bodies:
+        last = "Connection: close\r\n" if body == bodies[-1] else ""
+        together += f"POST /bedrock/model/sandbox.echo/invoke HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\n{last}"
+        together += f"Content-Length: {len(body)}\r\n\r\n{body.decode()}"
+
+    answers = say(proxy.url, together.encode())
+
+    assert [answer.body for answer in answers] == bodies
+    assert [exchange.forwarded.body for exchange in wire.exchanges] == bodies

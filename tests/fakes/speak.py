@@ -1,4 +1,4 @@
-"""A request by the byte from a test that blocks: one connection, one request, its answer."""
+"""A request by the byte from a test that blocks: one connection, its requests, their answers."""
 
 import socket
 from urllib.parse import urlsplit
@@ -22,17 +22,19 @@ def ask(url: str, line: str, *fields: str, body: bytes | None = None, chunked: b
         framing = [f"Content-Length: {len(body)}"]
     head = [f"{line} HTTP/1.1", f"Host: {address}", "User-Agent: a-test", "Connection: close", *fields, *framing]
     data = "".join(f"{each}\r\n" for each in head).encode() + b"\r\n" + payload
-    return say(url, data, method=line.partition(" ")[0])
+    (answer,) = say(url, data, method=line.partition(" ")[0])
+    return answer
 
 
-def say(url: str, data: bytes, *, method: str = "POST") -> Message:
-    """Send these bytes, which ask for the connection to be closed, and read until it is."""
+def say(url: str, data: bytes, *, method: str = "POST") -> list[Message]:
+    """Send these bytes, which ask for the connection to be closed, and read until it is: the answers."""
     address = urlsplit(url)
     with socket.create_connection((address.hostname, address.port), PATIENCE_SECONDS) as line:
         line.sendall(data)
         received = b"".join(iter(lambda: line.recv(1 << 20), b""))
-    answer, rest = read_answer(received, method)
-    if answer.status == CONTINUE:
-        answer, rest = read_answer(rest, method)
-    assert rest == b""
-    return answer
+    answers = []
+    while received:
+        answer, received = read_answer(received, method)
+        if answer.status != CONTINUE:
+            answers.append(answer)
+    return answers
