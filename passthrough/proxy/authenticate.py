@@ -10,8 +10,10 @@ from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
+from urllib.parse import unquote_plus
 
-from passthrough.errors import Refusal, unauthenticated
+from passthrough.bedrock.operations import Call
+from passthrough.errors import Refusal, invalid, unauthenticated
 from passthrough.policy.keys import MASTER, VirtualKey, digest
 
 # The text for a key that does not exist is one and the same: it tells nothing about which exist.
@@ -42,6 +44,13 @@ class Caller:
     key: VirtualKey
     secret: str = field(repr=False)
     scope_region: str | None
+
+    def check_address(self, call: Call) -> None:
+        """Refuse a call whose address holds the key: addresses go upstream as they are, and into everybody's logs."""
+        secret = self.secret
+        found = secret in call.path or any(secret in label for label in call.labels.values())
+        if found or (call.query and (secret in call.query or secret in unquote_plus(call.query))):
+            raise invalid("The path or query holds the virtual key: send it in a header alone, and have it replaced.")
 
 
 class Authenticate:

@@ -100,7 +100,8 @@ class Handler:
         entry.model, entry.stream = call.model, call.operation.streams
 
         caller = await self.authenticate(request.headers)  # 2
-        record.belongs_to(caller.key)
+        record.belongs_to(caller.key, caller.secret)
+        caller.check_address(call)
 
         admission = await self.admit(  # 3
             caller.key,

@@ -68,8 +68,9 @@ _NOT_FORWARDED_PREFIXES = (
 _SIGNED_PREFIXES = (b"x-amz-", b"x-amzn-")
 _UNSIGNED = frozenset({b"x-amzn-trace-id"})
 
-# A name that is not known is remembered until this many are: names come from clients.
+# A name that is not known is remembered until this many are, and if it is short: names come from clients.
 _REMEMBERED_NAMES = 2048
+_REMEMBERED_LENGTH = 64
 
 
 # What happens to a field. Words, not an Enum: looking up a member of one costs as much as the rest of a field.
@@ -94,7 +95,7 @@ class RequestHeaders:
         self._verdicts: dict[bytes, _Verdict] = {}
 
     def choose(self, headers: RawHeaders, key: str) -> Forwarded:
-        """Drop by name, and every field in whose value the presented `key` stands."""
+        """Drop by name, and every field in which the presented `key` stands, be it in the name."""
         secret = key.encode("utf-8", "surrogateescape")
         verdicts = self._verdicts
         lines: list[bytes] = []
@@ -106,8 +107,8 @@ class RequestHeaders:
                 continue
             if verdict == "names more":
                 named |= _listed(value)
-            elif secret not in value:
-                lines.append(b"%b: %b\r\n" % (name, value))
+            elif secret not in (line := b"%b: %b\r\n" % (name, value)):
+                lines.append(line)
                 if verdict == "sign":
                     signed.append((name.decode("ascii"), value.decode("utf-8", "surrogateescape")))
         if named and named - _ABOUT_THE_CONNECTION:
@@ -124,7 +125,7 @@ class RequestHeaders:
             verdict = "drop"
         elif lowered == b"content-type" or (lowered.startswith(_SIGNED_PREFIXES) and lowered not in _UNSIGNED):
             verdict = "sign"
-        if len(self._verdicts) < _REMEMBERED_NAMES:
+        if len(self._verdicts) < _REMEMBERED_NAMES and len(name) <= _REMEMBERED_LENGTH:
             self._verdicts[name] = verdict
         return verdict
 

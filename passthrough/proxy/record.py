@@ -5,7 +5,7 @@ the client can have it, or else when its `with` block is left.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from operator import attrgetter
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -19,11 +19,10 @@ from passthrough.bedrock.usage import NOTHING, Usage
 from passthrough.errors import Refusal, Unavailable
 from passthrough.policy.keys import VirtualKey
 from passthrough.policy.ledger import Entry, Outcome, uuid7
+from passthrough.proxy import attribution
 
 _log = logging.getLogger(__name__)
 
-REQUEST_METADATA = b'"requestMetadata"'
-LONGEST_METADATA = 4096  # bytes of x-litellm-spend-logs-metadata
 BYTES_PER_TOKEN = 4  # of English text, the usual rule of thumb
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for "nobody waits for an answer any more"
 FIRST_CLIENT_ERROR = 400
@@ -51,12 +50,6 @@ class Counters(Protocol):
     def call_ended(self, entry: Entry) -> None: ...
 
 
-class _Attributed(msgspec.Struct):
-    """The one member of a Converse request that is about whom it is for (at most 16 short entries)."""
-
-    requestMetadata: dict[str, str] | None = None  # noqa: N815  # AWS's name
-
-
 Price = Callable[[Entry, Usage], None]
 
 
@@ -82,8 +75,10 @@ class Record:
     ) -> None:
         self.close()
 
-    def belongs_to(self, key: VirtualKey) -> None:
+    def belongs_to(self, key: VirtualKey, secret: str) -> None:
+        """Say whose call it is; `secret` is the key as it was presented, of which nothing may be recorded."""
         entry = self.entry
+        attribution.take_out_key(entry, secret)
         entry.key_id, entry.key_alias = key.key_id, key.key_alias
         entry.user_id, entry.team_id = key.user_id, key.team_id
         if key.tags:
@@ -93,8 +88,7 @@ class Record:
         """Read what a body says for the record: the model where it stands there, and Converse's attribution."""
         if self.entry.model is None:
             self.entry.model = model_in_body(operation, body)
-        if self.entry.metadata is None and REQUEST_METADATA in body:
-            self.entry.metadata = _request_metadata(body)
+        attribution.attribute_by_body(self.entry, body)
 
     def refused(self, refusal: Refusal, *, outcome: Outcome = "refused") -> None:
         self.entry.status = refusal.status
@@ -121,6 +115,8 @@ class Record:
         if self.received is not None:
             entry.response_bytes = self.received()
         entry.outcome = self._outcome or _outcome_of(entry.status)
+        if entry.key_id is None:
+            attribution.disown(entry)
         self._recorder.take(entry, self._usage())
 
     def _usage(self) -> Usage:
@@ -160,7 +156,7 @@ class Recorder:
     def open(self, request: web.BaseRequest) -> Record:
         now = self._clock()
         entry = Entry(call_id=uuid7(now), started_at=now, client_ip=request.remote)
-        attribute(entry, request.headers)
+        attribution.attribute(entry, request.headers)
         return Record(self, entry, self.monotonic())
 
     def take(self, entry: Entry, usage: Usage) -> None:
@@ -178,54 +174,6 @@ class Recorder:
         told = zip(_LOGGED, _logged(entry), strict=True)
         fields = {name: value for name, value in told if value is not None and value != ()}
         self._lines.write(entry.started_at + entry.duration_ms / 1000, fields)
-
-
-def attribute(entry: Entry, headers: Mapping[str, str]) -> None:
-    """Fill in on whose behalf the call is made: headers as LiteLLM, Claude Code and the AWS SDKs name them."""
-    get = headers.get
-    entry.user_agent = get("User-Agent")
-    entry.end_user = get("x-litellm-customer-id") or get("x-litellm-end-user-id")
-    entry.session_id = get("x-claude-code-session-id")
-    entry.client_invocation_id = get("amz-sdk-invocation-id")
-    entry.attempt = _attempt(get("amz-sdk-request"))
-    tags = get("x-litellm-tags")
-    if tags:
-        entry.tags = tuple(tag.strip() for tag in tags.split(",") if tag.strip())
-    entry.metadata = _metadata(
-        get("x-litellm-spend-logs-metadata") or get("X-Amzn-Bedrock-Request-Metadata"), get("x-claude-code-agent-id")
-    )
-
-
-def _metadata(given: str | None, agent: str | None) -> str | None:
-    """The JSON object of the header, and the agent: as JSON text. What is no JSON object is left out.
-
-    Attribution is a courtesy: a call does not fail for it.
-    """
-    fields: dict[str, Any] = {}
-    if given and len(given) <= LONGEST_METADATA:
-        try:
-            fields = msgspec.json.decode(given.encode("utf-8", "replace"), type=dict[str, Any])
-        except msgspec.DecodeError:
-            fields = {}
-    if agent:
-        fields["agent_id"] = agent
-    return msgspec.json.encode(fields).decode() if fields else None
-
-
-def _request_metadata(body: Body) -> str | None:
-    try:
-        found = msgspec.json.decode(body, type=_Attributed).requestMetadata
-    except msgspec.DecodeError:
-        return None
-    return msgspec.json.encode(found).decode() if found else None
-
-
-def _attempt(value: str | None) -> int | None:
-    """The number in `amz-sdk-request: attempt=2; max=3`."""
-    if not value or not value.startswith("attempt="):
-        return None
-    number = value[8:].split(";", 1)[0].strip()
-    return int(number) if number.isdecimal() and len(number) < 6 else None  # noqa: PLR2004  # fits any column
 
 
 def _outcome_of(status: int) -> Outcome:

@@ -11,11 +11,12 @@ from passthrough.errors import Refusal
 
 
 def refuse(refusal: Refusal, call_id: str) -> web.Response:
+    message = refusal.message.encode("utf-8", "replace").decode()  # what it quotes may be no Unicode
     body = {
-        "message": refusal.message,
+        "message": message,
         "__type": refusal.code,
         "error": {
-            "message": refusal.message,
+            "message": message,
             "type": refusal.code,
             "param": refusal.param,
             "code": str(refusal.status),

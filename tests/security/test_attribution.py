@@ -1,0 +1,158 @@
+"""What clients say of themselves, before anybody knows them: it breaks nothing, leaks nothing, fills nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import ClientSession
+from hypothesis import given
+from hypothesis import strategies as st
+
+from passthrough.errors import Refusal
+from passthrough.policy.ledger import Entry
+from passthrough.proxy import attribution
+from passthrough.proxy.authenticate import Caller
+from passthrough.proxy.headers import RequestHeaders
+from passthrough.proxy.refuse import refuse
+from passthrough.proxy.route import route
+from tests.fakes.running import running, select
+
+MODEL = "anthropic.claude-3-haiku-20240307-v1:0"
+SECRET = "sk-a-key-that-nobody-may-read-0123"  # opens nothing
+NESTED = '{"a":' + "[" * 2000 + "]" * 2000 + "}"
+HEADERS = (
+    "User-Agent",
+    "x-litellm-customer-id",
+    "x-litellm-tags",
+    "x-litellm-spend-logs-metadata",
+    "x-claude-code-session-id",
+    "x-claude-code-agent-id",
+    "amz-sdk-invocation-id",
+    "amz-sdk-request",
+)
+
+
+def attributed(headers: dict[str, str], body: bytes = b"") -> Entry:
+    entry = Entry(call_id="c", started_at=0.0)
+    attribution.attribute(entry, headers)
+    attribution.attribute_by_body(entry, body)
+    return entry
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [NESTED, '{"a":"\\ud800"}', '{"a":"\\u0000"}', '{"\\u0000":1}', '{"a":1e999}', '{"a"', "[]", "null", "\udcff"],
+)
+def test_metadata_that_cannot_be_kept_is_left_out(metadata: str) -> None:
+    assert attributed({"x-litellm-spend-logs-metadata": metadata}).metadata is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"requestMetadata":{"a":"b"},"x":' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"requestMetadata":{"a":"\\u0000"}}',
+        json.dumps({"requestMetadata": {"a": "x" * 5000}}).encode(),
+        json.dumps({"requestMetadata": {"a": 1}}).encode(),
+        b'{"requestMetadata":{' + b'"a":"",' * 1_100_000 + b'"b":""}}',
+    ],
+    ids=["nested", "nul", "long", "no text", "many"],
+)
+def test_a_body_whose_metadata_cannot_be_kept_is_none_of_our_business(body: bytes) -> None:
+    assert attributed({}, body).metadata is None
+
+
+@given(st.dictionaries(st.sampled_from(HEADERS), st.text(max_size=60) | st.binary(max_size=9).map(repr), max_size=8))
+def test_whatever_headers_hold_can_be_written_down(headers: dict[str, str]) -> None:
+    raw = {name: value.encode("utf-8", "replace").decode("ascii", "surrogateescape") for name, value in headers.items()}
+    entry = attributed(raw)
+    msgspec.msgpack.encode(entry)
+    assert json.loads(entry.metadata or "{}") is not None
+
+
+def test_long_texts_and_many_tags_are_cut() -> None:
+    entry = attributed(dict.fromkeys(HEADERS[:2], "x" * 9000) | {"x-litellm-tags": "a," * 9000 + "b"})
+    assert [len(text) for text in (entry.user_agent or "", entry.end_user or "")] == [attribution.LONGEST_TEXT] * 2
+    assert len(entry.tags) <= attribution.MOST_TAGS
+
+
+@pytest.mark.parametrize("secret", [SECRET, 'sk-with"quotes\\and-such'])
+def test_a_key_that_its_holder_puts_elsewhere_too_is_taken_out(secret: str) -> None:
+    headers = dict.fromkeys(HEADERS, f"mine is {secret}") | {HEADERS[3]: json.dumps({"note": secret})}
+    entry = attributed(headers)
+    entry.model = secret
+    attribution.take_out_key(entry, secret)
+    assert secret not in repr(entry)
+    assert json.dumps(secret)[1:-1] not in repr(entry.metadata)
+
+
+@pytest.mark.parametrize("name", ["X-Note", SECRET])
+def test_no_field_with_the_key_in_it_goes_upstream(name: str) -> None:
+    value = "harmless" if name == SECRET else f"a note of {SECRET}"
+    assert RequestHeaders().choose([(name.encode(), value.encode())], SECRET).lines == []
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        f"/bedrock/model/{SECRET}/converse",
+        "/bedrock/model/sk%2Da-key-that-nobody-may-read-0123/converse",
+        f"/bedrock/model/{MODEL}/converse?api_key={SECRET}",
+        f"/bedrock/model/{MODEL}/converse?x=%73k-a-key-that-nobody-may-read-0123",
+    ],
+)
+def test_an_address_with_the_key_in_it_is_refused(target: str) -> None:
+    caller = Caller(key=None, secret=SECRET, scope_region=None)  # type: ignore[arg-type]  # whose it is plays no part
+    with pytest.raises(Refusal) as refused:
+        caller.check_address(route("POST", target))
+    assert refused.value.status == 400
+    assert SECRET not in refused.value.message
+    caller.check_address(route("POST", f"/bedrock/model/{MODEL}/converse?x=y"))
+
+
+def test_a_refusal_can_quote_what_is_no_unicode() -> None:
+    answer = refuse(Refusal(400, "ValidationException", "not \ud800 this"), "c")
+    assert isinstance(answer.body, bytes)
+    assert json.loads(answer.body)["message"] == "not ? this"
+
+
+async def test_somebody_without_a_key_can_neither_break_a_worker_nor_write_into_anybodys_sums(
+    database_url: str, tmp_path: Path
+) -> None:
+    said: dict[str, str] = {
+        "x-litellm-spend-logs-metadata": NESTED,
+        "x-litellm-tags": "a,b",
+        "x-litellm-customer-id": "somebody",
+        "x-claude-code-session-id": "s",
+        "User-Agent": "curl/8",
+    }
+    async with running(database_url, tmp_path) as proxy, ClientSession() as session:
+        address = f"{proxy.bedrock}/model/{MODEL}/converse"
+        for authorization in ("Bearer sk-nobody-has-this-one-01234", ""):
+            async with session.post(address, headers={**said, "Authorization": authorization}) as response:
+                assert response.status == 401
+        rows: list[dict[str, Any]] = await proxy.rows()
+        assert [(row["status"], row["user_agent"]) for row in rows] == [(401, "curl/8")] * 2
+        for row in rows:
+            assert (row["end_user"], row["tags"], row["session_id"], row["metadata"]) == (None, [], None, None)
+        assert await select(database_url, "SELECT * FROM spend WHERE kind IN ('tag', 'customer')") == []
+        assert await select(database_url, "SELECT * FROM ledger_daily_labels") == []
+
+
+async def test_the_key_of_a_call_is_in_no_row_however_often_its_holder_sends_it(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with running(database_url, tmp_path) as proxy, ClientSession() as session:
+        key = await proxy.key()
+        headers = dict.fromkeys(HEADERS, key) | {"Authorization": f"Bearer {key}", "X-Else": key, key: "x"}
+        async with session.post(f"{proxy.bedrock}/model/{MODEL}/converse", headers=headers, data=b"{}") as response:
+            assert response.status == 400  # AWS's: there is no message in it
+        async with session.post(f"{proxy.bedrock}/model/{key}/converse?k={key}", headers=headers) as response:
+            assert response.status == 400
+            assert key not in await response.text()
+        assert key not in repr(await proxy.rows())
+        assert len(proxy.received) == 1
+        assert key not in repr(proxy.received)
+        assert all(key.encode() not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
