@@ -197,6 +197,8 @@ def explained(taken: Taken, values: Mapping[str, Any]) -> Refusal:
             return invalid("This key is there already: choose another.", param="key")
         case "fk_keys_budget_id":
             return invalid("There is no budget of this budget_id: create it with /budget/new first.", param="budget_id")
+        case "fk_keys_user_id" | "fk_keys_team_id":
+            return Refusal(409, "", "The key's user or team is being deleted: try again.", param=taken.constraint[8:])
         case _:
             raise taken
 

@@ -91,6 +91,7 @@ class Directory(Generic[Value]):
         self._queue: deque[str] = deque()
         self._to_confirm: deque[str] = deque()
         self._wanted = asyncio.Event()
+        self._loading = False
         self._changed_meanwhile: set[str] = set()
         self._session = self._live = _DEAF
         self._lost_at: dict[int, float] = {}
@@ -131,7 +132,8 @@ class Directory(Generic[Value]):
 
     def changed(self, subject: str) -> None:
         """Forget whatever depends on `subject`; a query under way is asked again for it."""
-        self._changed_meanwhile.add(subject)
+        if self._loading:
+            self._changed_meanwhile.add(subject)
         for identifier in tuple(self._by_subject.get(subject, ())):
             self._drop(identifier)
         kind, _, identifier = subject.partition(":")
@@ -184,9 +186,9 @@ class Directory(Generic[Value]):
         return [source.popleft() for _ in range(min(_BATCH, len(source)))]
 
     async def _answer(self, batch: list[str]) -> None:
-        self._changed_meanwhile.clear()
         session = self._live
         self.counts.queries += 1
+        self._loading = True
         try:
             found = await self._load(batch)
         except Unavailable as error:
@@ -199,6 +201,9 @@ class Directory(Generic[Value]):
             self._returned()
             for identifier in batch:
                 self._take(identifier, found.get(identifier), session)
+        finally:
+            self._loading = False
+            self._changed_meanwhile.clear()
 
     def _take(self, identifier: str, found: Found[Value] | None, session: int) -> None:
         subjects = found.subjects if found else (f"{self._kind}:{identifier}",)
