@@ -25,7 +25,9 @@ FOREVER: Final = float("inf")
 _FIRST_BLOCK: Final = 32  # calls that a first block should last for; PostgreSQL gives an eighth of what is left at most
 _LARGEST_BLOCK: Final = 4096
 _QUICKLY_SPENT: Final = 1.0  # seconds; a block that lasted less is doubled
-_UNUSUAL: Final = 4  # a block that is not this many times the need has no low-water mark: the limit is near
+_LOW: Final = (
+    4  # a quarter of a block is left when the next one is fetched; a block of few calls is not: the limit is near
+)
 
 Needs = tuple[int, int, int, int]
 """What a call needs of each `Kind`, in the order of their numbers."""
@@ -120,6 +122,7 @@ class Account:
         "lowered",
         "most",
         "told",
+        "usual",
     )
 
     def __init__(self, limit: Limit, most: int) -> None:
@@ -134,6 +137,7 @@ class Account:
         self.ends_at: float | None = None
         self.exchanged_at = 0.0
         self.block = _FIRST_BLOCK
+        self.usual = 1
         self.lowered = False
         self.told: tuple[str, str] | None = None  # kept for `allowance_answers`
 
@@ -172,7 +176,15 @@ class Account:
             # what is free here is not counted on: until the answer comes, others may take it
             want.need = max(0, min(needs) - lease.free)
             want.total = max(0, sum(needs) - lease.free)
-            want.extra = self._block(now) * max(1, *needs)
+            self.usual = max(1, *needs)
+            want.extra = self._block(now) * self.usual
+        return want
+
+    def top_up(self, now: float) -> Want:
+        """Ask for another block before the last one is spent, if there is plenty."""
+        want = self.want((), now)
+        want.need = want.total = self.usual
+        want.extra = self._block(now) * self.usual
         return want
 
     def _block(self, now: float) -> int:
@@ -195,8 +207,7 @@ class Account:
         lease.allowance, lease.number, lease.epoch = answer.allowance, answer.number, answer.epoch
         lease.free = answer.granted - lease.taken
         lease.until = FOREVER if answer.seconds_left is None else sent_at + answer.seconds_left
-        usual = want.extra // max(1, self.block)
-        lease.low = lease.free // _UNUSUAL if lease.free > _UNUSUAL * 2 * usual else 0
+        lease.low = lease.free // _LOW if lease.free > 2 * _LOW * self.usual else 0
         self.left = self.most - answer.used - answer.held - answer.lost
         self.ceiling = self.most - answer.used - answer.lost
         self.ends_at = answer.ends_at
@@ -204,12 +215,17 @@ class Account:
 
 
 class Hold:
-    """What one call has reserved. It is settled once, with the call's final entry, or released."""
+    """What one call has reserved.
 
-    __slots__ = ("_claims",)
+    It is settled once, with the call's final entry, or released. After `settle`, the entry is written to the
+    journal, and then `written` says so; if it could not be, nobody says so, and the money counts as lost.
+    """
+
+    __slots__ = ("_claims", "_unwritten")
 
     def __init__(self, claims: list[tuple[Account, Lease, int]]) -> None:
         self._claims = claims
+        self._unwritten: list[tuple[Lease, int]] = []
 
     @property
     def accounts(self) -> list[Account]:
@@ -232,13 +248,19 @@ class Hold:
         for account, lease, amount in claims:
             if account.kind == Kind.MONEY:
                 used = _settle_money(lease, amount, entry)
-                lease.cells[lease.slot] -= amount
+                self._unwritten.append((lease, amount))
             else:
                 used = _used(account.kind, amount, entry)
                 lease.cells[lease.slot] -= amount - used
             lease.reserved -= amount
             lease.settled += used
             lease.free += amount - used
+
+    def written(self) -> None:
+        """The entry is in the journal: what it charges is remembered there, and no longer in the book."""
+        for lease, amount in self._unwritten:
+            lease.cells[lease.slot] -= amount
+        self._unwritten = []
 
 
 def _used(kind: int, amount: int, entry: Entry) -> int:
@@ -281,6 +303,9 @@ class Unlimited(Hold):
         super().__init__([])
 
     def settle(self, entry: Entry) -> None:
+        pass
+
+    def written(self) -> None:
         pass
 
     def release(self) -> None:

@@ -10,7 +10,7 @@ every price per million tokens of up to six decimals is exact. A limit is rounde
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import IntEnum
@@ -109,21 +109,17 @@ def limits_of(subject: SubjectKind, name: str, fields: Mapping[str, Any]) -> tup
     `shadow_limits` names fields that are to refuse nobody, or `*` for all.
     """
     found: dict[tuple[str, str, int, str, str], Limit] = {}
-    shadowed = frozenset(fields.get("shadow_limits") or ())
+    listed = fields.get("shadow_limits")
+    shadowed = frozenset(word for word in listed if isinstance(word, str)) if isinstance(listed, list) else frozenset()
     for kind, period, most, field, rest in _named(fields):
+        shadow = field in shadowed or "*" in shadowed or field == "soft_budget"
         limit = Limit(
-            subject=subject,
-            name=name,
-            kind=kind,
-            period=period,
-            most=most,
-            field=field,
-            shadow=field in shadowed or "*" in shadowed,
-            **rest,
+            subject=subject, name=name, kind=kind, period=period, most=most, field=field, shadow=shadow, **rest
         )
         other = found.get(limit.account)
-        if other is None or limit.most < other.most:  # two amounts for one window: the smaller binds
-            found[limit.account] = limit
+        if other is not None:  # two amounts for one window: the smaller binds
+            limit = replace(min(limit, other, key=lambda each: each.most), soft=other.soft)
+        found[limit.account] = limit
     return tuple(found.values())
 
 
@@ -143,10 +139,14 @@ def _named(fields: Mapping[str, Any]) -> Iterator[_Named]:
     for field, kind in (("model_rpm_limit", Kind.REQUESTS), ("model_tpm_limit", Kind.TOKENS)):
         for model, most in (fields.get(field) or {}).items():
             if most is not None:
-                yield kind, MINUTE, most, field, {"model": model}
+                yield kind, MINUTE, most, field, {"model": _pattern(model)}
     yield from _budgets(fields)
     for model, budget in (fields.get("model_max_budget") or {}).items():
-        yield from _model_budget(model, budget)
+        yield from _model_budget(_pattern(model), budget)
+
+
+def _pattern(model: str) -> str:
+    return model.removeprefix("bedrock/")  # LiteLLM's provider prefix, which ids lack
 
 
 def _budgets(fields: Mapping[str, Any]) -> Iterator[_Named]:
@@ -159,7 +159,7 @@ def _budgets(fields: Mapping[str, Any]) -> Iterator[_Named]:
         yield Kind.MONEY, period, picodollars(exact(amount)), "max_budget", {**bonus, **warned}
     elif warned:
         # told of, and never refused: there is no maximum
-        yield Kind.MONEY, period, warned["soft"], "soft_budget", {**warned, "shadow": True}
+        yield Kind.MONEY, period, warned["soft"], "soft_budget", warned
     for window in fields.get("budget_limits") or ():
         most = picodollars(exact(window["max_budget"]))
         yield Kind.MONEY, window["budget_duration"], most, "budget_limits", bonus

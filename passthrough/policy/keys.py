@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from passthrough.errors import unauthenticated
+from passthrough.policy.allowances import Limit
 
 KEY_PREFIX: Final = "sk-"  # LiteLLM's, so that its users' checks and secret scanners go on working
 SHORTEST_KEY: Final = 16  # characters of a custom key, LiteLLM's bound
@@ -29,7 +30,8 @@ class VirtualKey:
     `key_id` is the hexadecimal SHA-256 of the key (LiteLLM's `token`). `models` is the key's own list, empty
     for all; `model_lists` are all lists that bind (the key's, its user's, its team's): every one must allow.
     `aliases` turns a name that the client uses into a model id. `region` is pinned, `allowed_regions` are
-    patterns. `expires_at` is in seconds since 1970. `blocked_by` names whose block it is.
+    patterns. `limits` are the key's and its owners'. `expires_at` is in seconds since 1970. `blocked_by` names
+    whose block it is.
     """
 
     key_id: str
@@ -45,6 +47,7 @@ class VirtualKey:
     region: str | None = None
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    limits: tuple[Limit, ...] = ()
     needs_end_user: bool = False
     expires_at: float | None = None
     rotation_due: bool = False

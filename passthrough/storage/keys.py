@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import ARRAY, Text, bindparam, func, select
 
 from passthrough.policy.keys import VirtualKey
+from passthrough.storage.allowances_limits import budgets_of_key, limits_of_key, with_limits
 from passthrough.storage.changes import Changes
 from passthrough.storage.customers import RestrictedCustomers
 from passthrough.storage.database import Database, reachable
@@ -99,7 +100,7 @@ def _lookup() -> Any:  # sqlalchemy's type of a select of forty columns helps no
         Team.tags.label("team_tags"),
         TeamMember.allowed_models,
     ]
-    return (
+    return with_limits(
         select(*columns)
         .select_from(asked)
         .outerjoin(former, former.c.former_id == asked.c.asked)
@@ -120,7 +121,8 @@ def _found(row: Mapping[str, Any]) -> Found[VirtualKey]:
         subjects.add(f"user:{key.user_id}")
     if key.team_id is not None:
         subjects.add(f"team:{key.team_id}")
-    return Found(key, tuple(subjects))
+    subjects.update(f"budget:{budget_id}" for budget_id in budgets_of_key(row))
+    return Found(key, tuple(subjects), hidden=len(repr(key.metadata)))
 
 
 def virtual_key(row: Mapping[str, Any]) -> VirtualKey:
@@ -142,6 +144,7 @@ def virtual_key(row: Mapping[str, Any]) -> VirtualKey:
         region=row["region"],
         tags=tuple(dict.fromkeys((*row["tags"], *(row["team_tags"] or ())))),
         metadata=row["metadata"],
+        limits=limits_of_key(row),
         needs_end_user="user" in row["enforced_params"],
         expires_at=end.timestamp() if end else None,
         rotation_due=end is not None and end == rotation,
