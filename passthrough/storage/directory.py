@@ -30,10 +30,14 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Found(Generic[Value]):
-    """What a loader found: the value, and the subjects whose change makes it stale (`key:…`, `team:…`)."""
+    """What a loader found: the value, and the subjects whose change makes it stale (`key:…`, `team:…`).
+
+    `hidden` is the size of what the value holds and its `repr` does not show, in letters.
+    """
 
     value: Value
     subjects: tuple[str, ...]
+    hidden: int = 0
 
 
 @dataclass(slots=True)
@@ -230,7 +234,7 @@ class Directory(Generic[Value]):
                 future.set_exception(error)
 
     def _store(self, identifier: str, found: Found[Value], session: int) -> None:
-        weight = len(repr(found.value))
+        weight = len(repr(found.value)) + found.hidden
         self._entries[identifier] = _Entry(found.value, found.subjects, session, self._clock(), weight)
         self._weight += weight
         for subject in found.subjects:
