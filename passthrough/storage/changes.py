@@ -1,23 +1,31 @@
 """Hears of changes from PostgreSQL (`LISTEN`), which sends them from the transaction that makes them.
 
-A connection that is cut is noticed at once, one that is silently gone by a question every few seconds. Whoever
-depends on hearing is told when it ends and when it begins again.
+A connection that is cut is noticed at once, one that is silently gone by a question every few seconds. One that
+lets us listen and passes nothing on, as poolers do that lend a connection for a transaction, is found out by a word
+of our own. Whoever depends on hearing is told when it ends and when it begins again.
 """
 
 import asyncio
 import contextlib
 import logging
+import secrets
 from typing import Any, Final, Protocol
 
 import asyncpg
 
 from passthrough.errors import Unavailable
-from passthrough.storage.database import Database, reachable
+from passthrough.storage.database import UNREACHABLE, Database, reachable
 from passthrough.storage.schema import CHANGES
 
 _HEARTBEAT_SECONDS: Final = 2.0  # how long a silent network may hide a change, plus as much to give up waiting
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 1.0  # so that a PostgreSQL that is back is used within about a second
+
+_OWN: Final = "heard:"  # what we say to ourselves begins so; no subject of a change does
+_MUTE: Final = (
+    "PostgreSQL's notifications do not arrive; let DATABASE_URL lead to PostgreSQL itself, or to a pooler that "
+    "lends connections for a session"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +47,8 @@ class Changes:
         self._database = database
         self._listeners = listeners
         self.listening = asyncio.Event()
+        self._word = ""
+        self._word_heard = asyncio.Event()
 
     async def run(self) -> None:
         """Listen, and again after every loss; the owner cancels it."""
@@ -63,10 +73,25 @@ class Changes:
             closed = asyncio.Event()
             connection.add_termination_listener(lambda _: closed.set())
             await connection.add_listener(CHANGES, self._heard)
+            await self._prove()
             self.listening.set()
             for listener in self._listeners:
                 listener.regained()
             await self._stay(connection, closed)
+        finally:
+            connection.terminate()
+
+    async def _prove(self) -> None:
+        """Say something on another connection and wait until it is heard; `Unavailable` when it is not."""
+        self._word = _OWN + secrets.token_hex(8)
+        self._word_heard.clear()
+        connection = await self._database.connect()
+        try:
+            await connection.execute("SELECT pg_notify($1, $2)", CHANGES, self._word, timeout=_HEARTBEAT_SECONDS)
+            async with asyncio.timeout(_HEARTBEAT_SECONDS):
+                await self._word_heard.wait()
+        except TimeoutError:
+            raise Unavailable(UNREACHABLE, cause=_MUTE) from None
         finally:
             connection.terminate()
 
@@ -78,6 +103,10 @@ class Changes:
             await connection.fetchval("SELECT 1", timeout=_HEARTBEAT_SECONDS)
 
     def _heard(self, _connection: Any, _process: int, _channel: str, subject: str) -> None:  # asyncpg's signature
+        if subject.startswith(_OWN):
+            if subject == self._word:
+                self._word_heard.set()
+            return
         for listener in self._listeners:
             listener.changed(subject)
 
