@@ -81,8 +81,9 @@ class Peer:
 
     async def __aexit__(self, *_: object) -> None:
         self.writer.close()
-        with contextlib.suppress(OSError):
-            await self.writer.wait_closed()
+        with contextlib.suppress(OSError):  # a TimeoutError is one
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self.writer.wait_closed()
 
     # -- out
 

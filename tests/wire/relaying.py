@@ -119,7 +119,9 @@ async def relaying(
             connection=connection, downstream=downstream, observer=watching, chunking=chunking, bodiless=bodiless
         )
         connection.start(relay, POST, bodiless=bodiless)
-        yield Relaying(client, downstream, relay, watching, connection, pool)
-        if downstream.transport is not None:
-            downstream.transport.abort()
-    server.close()
+        try:
+            yield Relaying(client, downstream, relay, watching, connection, pool)
+        finally:
+            server.close()
+            if downstream.transport is not None:
+                downstream.transport.abort()
