@@ -106,19 +106,29 @@ class Shipper:
         return count
 
     async def _store(self, batch: Sequence[bytes], writer: LedgerWriter) -> None:
-        entries = self._decoded(batch)
-        try:
-            self.stored += await writer.write(list(entries.values()), self._clock())
-        except _UNACCEPTABLE as error:
-            _log.warning("a batch of calls was not accepted, cleaning it", extra={"cause": str(error)})
-            await self._store_one_by_one(entries, writer)
+        await self._store_all(list(self._decoded(batch).items()), writer)
 
-    async def _store_one_by_one(self, entries: dict[bytes, Entry], writer: LedgerWriter) -> None:
-        for payload, entry in entries.items():
-            try:
-                self.stored += await writer.write([storable(entry)], self._clock())
-            except _UNACCEPTABLE as error:
-                self._reject(payload, str(error))
+    async def _store_all(self, entries: Sequence[tuple[bytes, Entry]], writer: LedgerWriter) -> None:
+        """Store calls at once; of those that are refused, each half by itself, until the one is found that is to blame.
+
+        So it costs a few transactions more and no other call anything: clients have ways to be refused.
+        """
+        try:
+            self.stored += await writer.write([entry for _, entry in entries], self._clock())
+        except _UNACCEPTABLE as error:
+            if len(entries) > 1:
+                half = len(entries) // 2
+                await self._store_all(entries[:half], writer)
+                await self._store_all(entries[half:], writer)
+            else:
+                _log.warning("a call was not accepted, cleaning it", extra={"cause": str(error)})
+                await self._store_cleaned(*entries[0], writer)
+
+    async def _store_cleaned(self, payload: bytes, entry: Entry, writer: LedgerWriter) -> None:
+        try:
+            self.stored += await writer.write([storable(entry)], self._clock())
+        except _UNACCEPTABLE as error:
+            self._reject(payload, str(error))
 
     def _decoded(self, batch: Sequence[bytes]) -> dict[bytes, Entry]:
         entries = {}
