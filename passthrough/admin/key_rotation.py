@@ -4,8 +4,8 @@ The former text may go on opening the key for a grace period, so that its holder
 """
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,6 +21,9 @@ from passthrough.storage.owners import set_counter
 from passthrough.storage.rows import KEYS, Row, Taken
 from passthrough.storage.schema import FormerKey, Spend
 
+# Replicas go by their own clocks. One that is further out than this cannot sign for AWS either, which allows 5 minutes.
+_CLOCKS_DIFFER: Final = timedelta(minutes=5)
+
 
 class Rotation:
     """Gives keys new texts; the rest of a request is an update like any other."""
@@ -33,7 +36,7 @@ class Rotation:
         """Replace a key's text by `new_key` or a fresh one; 404 if there is no such key."""
         text = request.new_key or mint()
         key_id, now = digest(text), self._keys.now()
-        former_until = expiry(request.grace_period, now, param="grace_period") or now
+        former_until = expiry(request.grace_period, now, param="grace_period") or now - _CLOCKS_DIFFER
         async with self._database.begin() as connection:
             (before,) = await self._keys.locked(connection, [key_id_of(reference)])
             values = await self._keys.columns(connection, request, before, actor)

@@ -130,14 +130,15 @@ def virtual_key(row: Mapping[str, Any]) -> VirtualKey:
     blocked_by = next((who for who in ("", "user_", "team_") if row[f"{who}blocked"]), None)
     rotation = row["key_rotation_at"] if row["auto_rotate"] else None
     end = min((at for at in (row["expires"], rotation, row["valid_until"]) if at is not None), default=None)
+    model_lists = _model_lists(row)
     return VirtualKey(
         key_id=row["key_id"],
         key_name=row["key_name"],
         key_alias=row["key_alias"],
         user_id=row["user_id"],
         team_id=row["team_id"],
-        models=tuple(row["models"]),
-        model_lists=_model_lists(row),
+        models=tuple(row["models"]) if model_lists else (),  # LiteLLM's words for "all" are no models
+        model_lists=model_lists,
         aliases={**(row["model_aliases"] or {}), **row["aliases"]},
         allowed_routes=tuple(row["allowed_routes"]),
         allowed_regions=tuple(row["allowed_regions"]),
