@@ -26,6 +26,7 @@ MODEL = "amazon.nova-lite-v1:0"
 BODY = b'{"messages": [{"role": "user", "content": [{"text": "x"}]}]}'
 WARM_SECONDS = 0.2  # until every worker has seen the key
 WATCH_SECONDS = 0.3  # three times the promise
+PAUSE_SECONDS = 0.005  # of each connection: some thousand calls a second, without saturating the machine
 OK = 200
 
 
@@ -54,6 +55,7 @@ class Load:
                 self.calls += 1
                 if answer.status == OK:
                     self.admitted.append(begun)
+            await asyncio.sleep(PAUSE_SECONDS)
 
 
 async def change(session: aiohttp.ClientSession, address: str, number: int, key: str) -> tuple[float, float]:
