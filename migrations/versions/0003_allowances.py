@@ -41,7 +41,7 @@ BEGIN
         place int, subject text, name text, kind smallint, period text, model text, most numeric, soft numeric,
         span double precision, starts double precision, ends double precision, number bigint, epoch bigint,
         taken numeric, settled numeric, back numeric, need numeric, total numeric, extra numeric,
-        ask text, answer text
+        ask text, answer text, close boolean
     ) LOOP
         SELECT * INTO a FROM allowances t WHERE t.subject = w.subject AND t.name = w.name AND t.kind = w.kind
             AND t.period = w.period AND t.model = w.model FOR UPDATE;
@@ -117,7 +117,10 @@ BEGIN
             PERFORM pg_notify('{CHANNEL}', concat_ws(' ', 'have', a.id, w.answer, asker, w.back));
         END IF;
 
-        IF l.number IS NOT NULL THEN
+        IF w.close AND l.granted <= l.consumed THEN
+            DELETE FROM allowance_leases t WHERE t.number = l.number;
+            l.number := NULL;
+        ELSIF l.number IS NOT NULL THEN
             UPDATE allowance_leases t SET granted = l.granted, consumed = l.consumed WHERE t.number = l.number;
         ELSE
             INSERT INTO allowance_leases AS t (allowance, holder, granted, consumed)
@@ -271,8 +274,15 @@ _OWNERS = (
 _FUNCTIONS = (_LEASE, _SETTLE, _BURY, _EXPIRE, _WARN, _FOLLOW)
 
 
+_LIMITED_CUSTOMER = (
+    "num_nonnulls(budget_id, max_budget, soft_budget, rpm_limit, tpm_limit, tpd_limit, max_parallel_requests) > 0 "
+    "OR model_max_budget <> '{}'"
+)
+
+
 def upgrade() -> None:
     _tables()
+    op.create_index("ix_customers_limited", "customers", ["user_id"], postgresql_where=sa.text(_LIMITED_CUSTOMER))
     for function in (*_FUNCTIONS, _WARN_TRIGGER):
         op.execute(function)
     op.execute(
@@ -287,6 +297,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_index("ix_customers_limited", "customers")
     for table in ("keys", *(table for table, _, _ in _OWNERS)):
         op.execute(f"DROP TRIGGER allowances_follow ON {table}")
     for table in ("allowance_events", "allowance_leases", "allowance_holders", "allowances"):

@@ -1,16 +1,15 @@
-"""What one worker holds of allowances: leases, what is reserved on them, and what has to be asked of PostgreSQL.
+"""What one worker holds of an allowance: a lease, what is taken of it, and what has to be asked of PostgreSQL.
 
 Rules:
 
-1. A call reserves on all of its accounts at once, without an `await` between looking and taking, or on none.
-2. `granted = free + reserved + settled`, all three since the lease began. PostgreSQL knows `granted` and, as of the
+1. `granted = free + reserved + settled`, all three since the lease began. PostgreSQL knows `granted` and, as of the
    last report, `settled`; whatever it does not know to be settled it counts as held, so it may be told late, or
    twice, or never: nothing is given out a second time for it.
-3. `granted` comes from PostgreSQL as an absolute figure, never as a difference: an answer that was lost is made good
+2. `granted` comes from PostgreSQL as an absolute figure, never as a difference: an answer that was lost is made good
    by the next.
-4. A lease is good until its window ends by the worker's own monotonic clock, counted from before the question was
+3. A lease is good until its window ends by the worker's own monotonic clock, counted from before the question was
    sent; so it ends here no later than there. What is settled after that belongs to the window in which it began.
-5. `free` below zero is a debt: something was used that had not been leased (a shadow limit, an outage that is
+4. `free` below zero is a debt: something was used that had not been leased (a shadow limit, an outage that is
    configured to be open, an answer dearer than its bound). It is asked for before anything else.
 """
 
@@ -18,8 +17,7 @@ from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from passthrough.policy.allowances import Kind, Limit, picodollars_up
-from passthrough.policy.ledger import Entry
+from passthrough.policy.allowances import Limit
 
 FOREVER: Final = float("inf")
 _FIRST_BLOCK: Final = 32  # calls that a first block should last for; PostgreSQL gives an eighth of what is left at most
@@ -29,9 +27,6 @@ _LOW: Final = (
     4  # a quarter of a block is left when the next one is fetched; a block of few calls is not: the limit is near
 )
 
-Needs = tuple[int, int, int, int]
-"""What a call needs of each `Kind`, in the order of their numbers."""
-
 
 class Lease:
     """A part of an allowance that this worker may spend; `number` is 0 until PostgreSQL has given one.
@@ -40,7 +35,19 @@ class Lease:
     (`storage.allowance_book`): of money what is reserved, of the others also what is settled.
     """
 
-    __slots__ = ("allowance", "cells", "epoch", "free", "low", "number", "reserved", "settled", "slot", "until")
+    __slots__ = (
+        "allowance",
+        "cells",
+        "epoch",
+        "free",
+        "low",
+        "number",
+        "ourselves",
+        "reserved",
+        "settled",
+        "slot",
+        "until",
+    )
 
     def __init__(self) -> None:
         self.allowance = 0
@@ -51,6 +58,7 @@ class Lease:
         self.settled = 0
         self.low = 0
         self.until = 0.0
+        self.ourselves = False  # whether a share was taken while PostgreSQL was away
         self.cells: MutableSequence[int] = [0]
         self.slot = 0
 
@@ -64,8 +72,8 @@ class Want:
     """What a worker tells PostgreSQL of one account, and asks for.
 
     `need` is what the most modest of the waiting calls lacks, `total` what all lack together; `extra` would be
-    welcome.
-    `back` is given back. `ask` names a question to the other holders, should the need not be met.
+    welcome. `back` is given back. `ask` names a question to the other holders, should the need not be met. `close`
+    ends the lease if nothing of it is outstanding.
     """
 
     account: "Account"
@@ -78,6 +86,7 @@ class Want:
     total: int = 0
     extra: int = 0
     ask: str = ""
+    close: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +94,8 @@ class Answer:
     """What PostgreSQL says of one account after a `Want`.
 
     `granted` is all that the lease was ever given, less what it gave back. `used`, `held` and `lost` are of all
-    holders together. `others` were asked to give back what they do not need. `seconds_left` of the window, None
-    if it never ends; `ends_at` in seconds since 1970.
+    holders together. `number` is 0 for a lease that was closed. `others` were asked to give back what they do not
+    need. `seconds_left` of the window, None if it never ends; `ends_at` in seconds since 1970.
     """
 
     allowance: int
@@ -180,6 +189,26 @@ class Account:
             want.extra = self._block(now) * self.usual
         return want
 
+    def grant_ourselves(self, share: int, now: float, seconds: float) -> Lease | None:
+        """Take a share without being given it, once a window; returns a lease that this ended."""
+        lease, ended = self.lease, None
+        if lease.until <= now and lease.number:
+            lease, ended = Lease(), lease
+            self.lease = lease
+        if lease.until <= now:
+            lease.until = now + seconds
+            lease.ourselves = False
+        if not lease.ourselves:
+            lease.ourselves = True
+            lease.free += share
+        return ended
+
+    def come_back(self) -> None:
+        """PostgreSQL is there again: what was taken is to be told, and is the end of it."""
+        if self.lease.ourselves:
+            self.lease.ourselves = False
+            self.lease.until = 0.0
+
     def top_up(self, now: float) -> Want:
         """Ask for another block before the last one is spent, if there is plenty."""
         want = self.want((), now)
@@ -198,6 +227,9 @@ class Account:
     def answered(self, want: Want, answer: Answer, sent_at: float) -> Lease | None:
         """Take over an answer; returns a lease that it ended, whose window is over."""
         lease, ended = self.lease, None
+        if not answer.number:
+            self.lease = Lease()
+            return lease
         if lease.number and answer.epoch != lease.epoch:
             lease, ended = Lease(), lease
             self.lease = lease
@@ -212,127 +244,3 @@ class Account:
         self.ceiling = self.most - answer.used - answer.lost
         self.ends_at = answer.ends_at
         return ended
-
-
-class Hold:
-    """What one call has reserved.
-
-    It is settled once, with the call's final entry, or released. After `settle`, the entry is written to the
-    journal, and then `written` says so; if it could not be, nobody says so, and the money counts as lost.
-    """
-
-    __slots__ = ("_claims", "_unwritten")
-
-    def __init__(self, claims: list[tuple[Account, Lease, int]]) -> None:
-        self._claims = claims
-        self._unwritten: list[tuple[Lease, int]] = []
-
-    @property
-    def accounts(self) -> list[Account]:
-        return [account for account, _, _ in self._claims]
-
-    def release(self) -> None:
-        """Give everything back: the call was not made."""
-        claims, self._claims = self._claims, []
-        for _, lease, amount in claims:
-            lease.reserved -= amount
-            lease.free += amount
-            lease.cells[lease.slot] -= amount
-
-    def settle(self, entry: Entry) -> None:
-        """Charge what the call has used, and free the rest. Money is written into the entry, for the ledger."""
-        if entry.outcome == "refused":
-            self.release()
-            return
-        claims, self._claims = self._claims, []
-        for account, lease, amount in claims:
-            if account.kind == Kind.MONEY:
-                used = _settle_money(lease, amount, entry)
-                self._unwritten.append((lease, amount))
-            else:
-                used = _used(account.kind, amount, entry)
-                lease.cells[lease.slot] -= amount - used
-            lease.reserved -= amount
-            lease.settled += used
-            lease.free += amount - used
-
-    def written(self) -> None:
-        """The entry is in the journal: what it charges is remembered there, and no longer in the book."""
-        for lease, amount in self._unwritten:
-            lease.cells[lease.slot] -= amount
-        self._unwritten = []
-
-
-def _used(kind: int, amount: int, entry: Entry) -> int:
-    if kind == Kind.CONCURRENCY:
-        return 0
-    if kind == Kind.REQUESTS:
-        return 1
-    if not amount:
-        return 0  # an operation that only counts tokens uses none
-    counts = (entry.input_tokens, entry.output_tokens, entry.cache_read_tokens, entry.cache_write_tokens)
-    if any(count is not None for count in counts):
-        return sum(count or 0 for count in counts)
-    return amount if _answered_without_figures(entry) else 0
-
-
-def _settle_money(lease: Lease, amount: int, entry: Entry) -> int:
-    """Note the charge in the entry. A call that was answered at a price nobody knows is charged its bound."""
-    if entry.cost is not None:
-        used, lost = picodollars_up(entry.cost), False
-    elif _answered_without_figures(entry):
-        used, lost = amount, True
-    else:
-        used, lost = 0, False
-    if lease.number and used:
-        entry.charges = (*entry.charges, (lease.allowance, lease.number, lease.epoch, used, lost))
-    return used
-
-
-def _answered_without_figures(entry: Entry) -> bool:
-    """Whether AWS has worked for the call, and nobody can say how much: a cut stream, an answer without usage."""
-    return 200 <= entry.status < 300  # noqa: PLR2004  # answered as asked, at least so far
-
-
-class Unlimited(Hold):
-    """The hold of a call that nothing limits; one serves all."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        super().__init__([])
-
-    def settle(self, entry: Entry) -> None:
-        pass
-
-    def written(self) -> None:
-        pass
-
-    def release(self) -> None:
-        pass
-
-
-UNLIMITED: Final = Unlimited()
-
-
-def reserve(accounts: Sequence[Account], needs: Needs, now: float) -> Hold | None:
-    """Reserve on all accounts, or on none and return None: then PostgreSQL has to be asked."""
-    for account in accounts:
-        lease = account.lease
-        amount = needs[account.kind]
-        if amount and (lease.free < amount or lease.until <= now):
-            return None
-    return force(accounts, needs)
-
-
-def force(accounts: Sequence[Account], needs: Needs) -> Hold:
-    """Reserve whether there is enough or not; what was not there is a debt."""
-    claims = []
-    for account in accounts:
-        lease = account.lease
-        amount = needs[account.kind]
-        lease.free -= amount
-        lease.reserved += amount
-        lease.cells[lease.slot] += amount
-        claims.append((account, lease, amount))
-    return Hold(claims)

@@ -22,6 +22,7 @@ SubjectKind = Literal["key", "user", "team", "team_member", "customer", "tag", "
 
 PICODOLLARS: Final = 12  # decimal places of a dollar
 MINUTE: Final = "1m"  # of `rpm` and `tpm`: counted from the first call after the last window's end
+MINUTE_SECONDS: Final = 60.0
 DAY: Final = "1d"  # of `tpd`: midnight to midnight, UTC
 ENDLESS: Final = ""
 

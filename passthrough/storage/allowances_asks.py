@@ -11,7 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from passthrough.policy.allowance_leases import Account, Hold, Needs
+from passthrough.policy.allowance_holds import Hold, Needs
+from passthrough.policy.allowance_leases import Account
 
 _ANSWER_SECONDS: Final = 0.3  # a worker's loop is free within some ms; whoever is slower may be dead
 _REST_SECONDS: Final = 0.02  # 50 questions a second and worker for one allowance, at most

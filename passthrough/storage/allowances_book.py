@@ -57,6 +57,10 @@ class Book:
         cells[slot - 1] = 0
         self._free.append((cells, slot))  # type: ignore[arg-type]  # it came from `place`
 
+    def figures(self) -> dict[int, int]:
+        """Return the figure of each lease, by its number, as heirs would find it."""
+        return _figures(self._file)
+
     def close(self, *, remove: bool) -> None:
         """Unlock the book; what is in it, unless removed, is for whoever adopts it."""
         if remove:
@@ -82,13 +86,17 @@ class Orphan:
 
     def figures(self) -> dict[int, int]:
         """Return the figure of each lease, by its number."""
-        data = os.pread(self._file, os.fstat(self._file).st_size, 0)
-        return {number: figure for number, figure in _PAIR.iter_unpack(data) if number}
+        return _figures(self._file)
 
     def release(self, *, remove: bool) -> None:
         if remove:
             self._path.unlink(missing_ok=True)
         os.close(self._file)
+
+
+def _figures(file: int) -> dict[int, int]:
+    data = os.pread(file, os.fstat(file).st_size, 0)
+    return {number: figure for number, figure in _PAIR.iter_unpack(data) if number}
 
 
 def orphans(directory: Path) -> Iterator[Orphan]:

@@ -13,6 +13,7 @@ import asyncpg
 
 from passthrough.errors import Unavailable
 from passthrough.storage.database import UNREACHABLE, reachable
+from passthrough.storage.schema import CHANGES
 
 CHANNEL: Final = "passthrough_allowances"
 
@@ -42,7 +43,10 @@ _Result = TypeVar("_Result")
 
 
 class Desk:
-    """`heard` is told what other workers say; `changed` when the connection is there (True), and when it is lost."""
+    """`heard` is told what other workers say, `changed` who was changed by an administrator.
+
+    `connected` hears when the connection is there (True), and when it is lost.
+    """
 
     def __init__(
         self,
@@ -50,12 +54,14 @@ class Desk:
         holder: str,
         *,
         heard: Callable[[str], None],
-        changed: Callable[[bool], None],
+        changed: Callable[[str], None],
+        connected: Callable[[bool], None],
     ) -> None:
         self._connect = connect
         self._holder = holder
         self._heard = heard
         self._changed = changed
+        self._connected = connected
         self._connection: asyncpg.Connection | None = None
         self._turn = asyncio.Lock()
         self.holders = 1
@@ -118,11 +124,12 @@ class Desk:
         try:
             await connection.execute(_SESSION)
             await connection.add_listener(CHANNEL, lambda *message: self._heard(message[3]))
+            await connection.add_listener(CHANGES, lambda *message: self._changed(message[3]))
             connection.add_termination_listener(lambda _: closed.set())
             self.holders = await connection.fetchval(_SHOW_LIFE, self._holder)
             self._connection = connection
             self.since = asyncio.get_running_loop().time()
-            self._changed(True)  # noqa: FBT003  # its one argument
+            self._connected(True)  # noqa: FBT003  # its one argument
             await self._beat(connection, closed)
         finally:
             connection.terminate()
@@ -140,4 +147,4 @@ class Desk:
 
     def _lost(self) -> None:
         self._connection = None
-        self._changed(False)  # noqa: FBT003  # its one argument
+        self._connected(False)  # noqa: FBT003  # its one argument

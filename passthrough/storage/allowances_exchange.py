@@ -8,7 +8,7 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Any, Final
 
 from passthrough.policy.allowance_leases import Account, Answer, Want
-from passthrough.policy.allowances import Limit, window
+from passthrough.policy.allowances import MINUTE_SECONDS, Limit, window
 from passthrough.storage.allowances_desk import ALIVE_SECONDS, Desk
 from passthrough.storage.allowances_opening import open_budgets
 
@@ -16,7 +16,6 @@ _LEASE: Final = (
     "SELECT place, state, allowance, number, epoch, granted, used, held, lost, ends_at, moment, others "
     "FROM passthrough_lease($1, $2::jsonb, make_interval(secs => $3))"
 )
-_MINUTE_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ class Exchange:
         limit = want.account.limit
         span = start = end = None
         if limit.anchored:
-            span = _MINUTE_SECONDS
+            span = MINUTE_SECONDS
         else:
             starts, ends = window(datetime.fromtimestamp(self.now(), UTC), limit.period)
             start, end = starts.timestamp(), ends.timestamp() if ends else None
@@ -96,6 +95,7 @@ class Exchange:
             "extra": want.extra,
             "ask": want.ask,
             "answer": answering.get(want.account, ""),
+            "close": want.close,
         }
 
 
@@ -103,7 +103,7 @@ def _answer(row: Any) -> Answer:  # a row of passthrough_lease
     ends_at = row["ends_at"]
     return Answer(
         allowance=row["allowance"],
-        number=row["number"],
+        number=row["number"] or 0,
         epoch=row["epoch"],
         granted=int(row["granted"]),
         used=_up(row["used"]),

@@ -17,6 +17,7 @@ from sqlalchemy import Select, Text, cast, func
 
 from passthrough.policy.allowances import Limit, SubjectKind, inherited, limits_of
 from passthrough.storage.schema import Budget, Key, Team, TeamMember, User
+from passthrough.storage.schema_allowances import LIMITED_CUSTOMER
 
 SHARED: Final = """
 SELECT row_to_json(budgets)::text AS budget FROM budgets
@@ -26,6 +27,7 @@ CUSTOMER: Final = """
 SELECT row_to_json(customers)::text AS own, row_to_json(budgets)::text AS shared
 FROM customers LEFT JOIN budgets USING (budget_id) WHERE user_id = $1
 """
+ANY_CUSTOMER: Final = f"SELECT EXISTS (SELECT FROM customers WHERE {LIMITED_CUSTOMER}) AS limited"  # noqa: S608  # our own text
 _LIMITS: Final = frozenset(
     {
         "max_budget",

@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from passthrough.errors import Unavailable
-from passthrough.policy.allowance_leases import Account, Hold, Lease, Needs, Want, force, reserve
+from passthrough.policy.allowance_holds import Hold, Needs, force, reserve
+from passthrough.policy.allowance_leases import Account, Lease, Want
 from passthrough.policy.allowances import Kind
 from passthrough.storage.allowances_asks import Ask, Asks, Waiter
 from passthrough.storage.allowances_book import Book
@@ -36,7 +37,11 @@ class Short(Exception):  # noqa: N818  # an answer, not an error
 
 
 class Rounds:
-    """Serves waiting calls. `silent` is called with holders that did not answer; `spared` for each shadow refusal."""
+    """Serves waiting calls.
+
+    `silent` is called when holders do not answer, `spared` for each refusal by a shadow limit, `closed` with each
+    account of which nothing is held any more.
+    """
 
     def __init__(
         self,
@@ -48,6 +53,7 @@ class Rounds:
         monotonic: Callable[[], float],
         silent: Callable[[], Awaitable[None]],
         spared: Callable[[Account, int], None],
+        closed: Callable[[Account], None],
     ) -> None:
         self._desk = desk
         self._exchange = exchange
@@ -55,9 +61,10 @@ class Rounds:
         self._holder = holder
         self._monotonic = monotonic
         self._spared = spared
+        self._closed = closed
         self._queue: deque[Waiter] = deque()
         self._low: set[Account] = set()
-        self._returns: set[Account] = set()
+        self._closing: set[Account] = set()
         self._by_id: dict[int, Account] = {}
         self._wake = asyncio.Event()
         self._asks = Asks(holder, ended=self._asked, silent=silent)
@@ -80,15 +87,22 @@ class Rounds:
         self._low.add(account)
         self._wake.set()
 
-    def give_back(self, account: Account) -> None:
-        """Return what is not needed, in the background."""
-        self._returns.add(account)
+    def close(self, account: Account) -> None:
+        """Return what is left of a lease, in the background, and end it if nothing of it is outstanding."""
+        self._closing.add(account)
         self._wake.set()
 
-    def forget(self, account: Account) -> None:
-        """An account that is not used any more, of which nothing is held."""
+    def drop(self, account: Account) -> None:
+        """Let go of a lease that is over, or was never given."""
         self._by_id.pop(account.lease.allowance, None)
         self._end(account.lease)
+        self._closed(account)
+
+    def grant_ourselves(self, account: Account, share: int, now: float, seconds: float) -> None:
+        """Let a worker that cannot ask go on with its share."""
+        ended = account.grant_ourselves(share, now, seconds)
+        if ended is not None:
+            self._end(ended)
 
     def heard(self, words: Sequence[str]) -> None:
         """Hear another worker: `ask ALLOWANCE QUESTION ASKER`, or `have ALLOWANCE QUESTION HOLDER AMOUNT`."""
@@ -114,7 +128,7 @@ class Rounds:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                while self._queue or self._low or self._returns or self._asks.owing:
+                while self._queue or self._low or self._closing or self._asks.owing:
                     try:
                         await self._round()
                     except Unavailable:
@@ -127,9 +141,11 @@ class Rounds:
         waiters = [self._queue.popleft() for _ in range(count)]
         waiters = [waiter for waiter in waiters if not self._serve(waiter)]
         low, self._low = self._low, set()
-        returns, self._returns = self._returns, set()
+        closing, self._closing = self._closing, set()
         owed, words = self._asks.take_owed()
-        wants = self._wants(waiters, low, returns | owed.keys())
+        wants = self._wants(waiters, low, closing | owed.keys())
+        for account in closing:
+            wants[account].close = True
         try:
             if wants:
                 exchanged = await self._exchange(list(wants.values()), {it: qs[0] for it, qs in owed.items()})
@@ -190,6 +206,10 @@ class Rounds:
             ended = account.answered(wants[account], answer, exchanged.sent_at)
             if ended is not None:
                 self._end(ended)
+            if not answer.number:
+                self._by_id.pop(answer.allowance, None)
+                self._closed(account)
+                continue
             lease = account.lease
             self._by_id[lease.allowance] = account
             if account.kind != Kind.CONCURRENCY:

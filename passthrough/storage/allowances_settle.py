@@ -17,7 +17,7 @@ from typing import Any
 import asyncpg
 
 from passthrough.policy.access import covers
-from passthrough.policy.allowances import PICODOLLARS
+from passthrough.policy.allowances import PICODOLLARS, SubjectKind
 from passthrough.policy.ledger import Entry
 
 _SETTLE = (
@@ -90,7 +90,7 @@ def _missed(row: Any, entry: Entry) -> bool:  # a row of _YOUNG
     )
 
 
-def subjects_of(entry: Entry) -> Iterable[tuple[str, str]]:
+def subjects_of(entry: Entry) -> Iterable[tuple[SubjectKind, str]]:
     """Who a call counts for, under the names of `policy.allowances.SubjectKind`."""
     yield "global", ""
     if entry.key_id:

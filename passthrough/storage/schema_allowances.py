@@ -25,7 +25,14 @@ from sqlalchemy import (
     text,
 )
 
-from passthrough.storage.schema import Base
+from passthrough.storage.schema import Base, Customer
+
+# Few of them, whoever calls: a partial index tells whether there is one at all.
+LIMITED_CUSTOMER = (
+    "num_nonnulls(budget_id, max_budget, soft_budget, rpm_limit, tpm_limit, tpd_limit, max_parallel_requests) > 0 "
+    "OR model_max_budget <> '{}'"
+)
+Index("ix_customers_limited", Customer.user_id, postgresql_where=text(LIMITED_CUSTOMER))
 
 _ZERO = text("0")
 

@@ -1,0 +1,139 @@
+"""What one call holds: something of each of its accounts, or of none.
+
+A call reserves on all of its accounts at once, without an `await` between looking and taking. It holds that until it is
+over, and then pays what it has used.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from passthrough.policy.allowance_leases import Account, Lease
+from passthrough.policy.allowances import Kind, picodollars_up
+from passthrough.policy.ledger import Entry
+
+Needs = tuple[int, int, int, int]
+"""What a call needs of each `Kind`, in the order of their numbers."""
+
+
+class Hold:
+    """What one call has reserved.
+
+    It is settled once, with the call's final entry, or released. After `settle`, the entry is written to the
+    journal, and then `written` says so; if it could not be, nobody says so, and the money counts as lost.
+    """
+
+    __slots__ = ("_claims", "_unwritten")
+
+    def __init__(self, claims: list[tuple[Account, Lease, int]]) -> None:
+        self._claims = claims
+        self._unwritten: list[tuple[Lease, int]] = []
+
+    @property
+    def accounts(self) -> list[Account]:
+        return [account for account, _, _ in self._claims]
+
+    def release(self) -> None:
+        """Give everything back: the call was not made."""
+        claims, self._claims = self._claims, []
+        for _, lease, amount in claims:
+            lease.reserved -= amount
+            lease.free += amount
+            lease.cells[lease.slot] -= amount
+
+    def settle(self, entry: Entry) -> None:
+        """Charge what the call has used, and free the rest. Money is written into the entry, for the ledger."""
+        if entry.outcome == "refused":
+            self.release()
+            return
+        claims, self._claims = self._claims, []
+        for account, lease, amount in claims:
+            if account.kind == Kind.MONEY:
+                used = _settle_money(lease, amount, entry)
+                self._unwritten.append((lease, amount))
+            else:
+                used = _used(account.kind, amount, entry)
+                lease.cells[lease.slot] -= amount - used
+            lease.reserved -= amount
+            lease.settled += used
+            lease.free += amount - used
+
+    def written(self) -> None:
+        """The entry is in the journal: what it charges is remembered there, and no longer in the book."""
+        for lease, amount in self._unwritten:
+            lease.cells[lease.slot] -= amount
+        self._unwritten = []
+
+
+def _used(kind: int, amount: int, entry: Entry) -> int:
+    if kind == Kind.CONCURRENCY:
+        return 0
+    if kind == Kind.REQUESTS:
+        return 1
+    if not amount:
+        return 0  # an operation that only counts tokens uses none
+    counts = (entry.input_tokens, entry.output_tokens, entry.cache_read_tokens, entry.cache_write_tokens)
+    if any(count is not None for count in counts):
+        return sum(count or 0 for count in counts)
+    return amount if _answered_without_figures(entry) else 0
+
+
+def _settle_money(lease: Lease, amount: int, entry: Entry) -> int:
+    """Note the charge in the entry. A call that was answered at a price nobody knows is charged its bound."""
+    if entry.cost is not None:
+        used, lost = picodollars_up(entry.cost), False
+    elif _answered_without_figures(entry):
+        used, lost = amount, True
+    else:
+        used, lost = 0, False
+    if lease.number and used:
+        entry.charges = (*entry.charges, (lease.allowance, lease.number, lease.epoch, used, lost))
+    return used
+
+
+def _answered_without_figures(entry: Entry) -> bool:
+    """Whether AWS has worked for the call, and nobody can say how much: a cut stream, an answer without usage."""
+    return 200 <= entry.status < 300  # noqa: PLR2004  # answered as asked, at least so far
+
+
+class Unlimited(Hold):
+    """The hold of a call that nothing limits; one serves all."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__([])
+
+    def settle(self, entry: Entry) -> None:
+        pass
+
+    def written(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+
+UNLIMITED: Final = Unlimited()
+
+
+def reserve(accounts: Sequence[Account], needs: Needs, now: float) -> Hold | None:
+    """Reserve on all accounts, or on none and return None: then PostgreSQL has to be asked."""
+    for account in accounts:
+        lease = account.lease
+        amount = needs[account.kind]
+        if amount and (lease.free < amount or lease.until <= now):
+            return None
+    return force(accounts, needs)
+
+
+def force(accounts: Sequence[Account], needs: Needs) -> Hold:
+    """Reserve whether there is enough or not; what was not there is a debt."""
+    claims = []
+    for account in accounts:
+        lease = account.lease
+        amount = needs[account.kind]
+        lease.free -= amount
+        lease.reserved += amount
+        lease.cells[lease.slot] += amount
+        claims.append((account, lease, amount))
+    return Hold(claims)

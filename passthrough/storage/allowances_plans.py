@@ -1,0 +1,192 @@
+"""Which accounts a call is held to: found out once for each kind of caller and call, and kept until a limit changes."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from passthrough.errors import Unavailable
+from passthrough.policy.access import covers
+from passthrough.policy.allowance_leases import FOREVER, Account
+from passthrough.policy.allowances import Kind, Limit, ordered
+from passthrough.policy.keys import VirtualKey
+from passthrough.policy.ledger import Entry
+from passthrough.storage.allowances_desk import Desk
+from passthrough.storage.allowances_limits import (
+    ANY_CUSTOMER,
+    CUSTOMER,
+    SHARED,
+    SharedLimits,
+    limits_of_customer,
+    shared_limits,
+)
+from passthrough.storage.allowances_settle import subjects_of
+
+_log = logging.getLogger(__name__)
+
+_MOST_PLANS: Final = 20_000  # of about 500 bytes; callers make up models, end users and tags
+_MOST_CUSTOMERS: Final = 50_000
+_RETRY_SECONDS: Final = 1.0
+
+PlanKey = tuple[str, str | None, str | None, tuple[str, ...]]
+
+
+class Plan:
+    """The accounts of one kind of call. `budget` is the limit of money that matters most, if there is one."""
+
+    __slots__ = ("accounts", "budget", "counts_tokens", "limits", "used_at", "valid_until", "version")
+
+    def __init__(
+        self, accounts: tuple[Account, ...], limits: tuple[Limit, ...], version: int, valid_until: float
+    ) -> None:
+        self.accounts = accounts
+        self.limits = limits
+        self.version = version
+        self.valid_until = valid_until
+        self.used_at = 0.0
+        self.counts_tokens = any(account.kind == Kind.TOKENS for account in accounts)
+        budgets = [account.limit for account in accounts if account.kind == Kind.MONEY]
+        self.budget: Limit | None = min(budgets, key=lambda limit: limit.shadow, default=None)
+
+
+class Plans:
+    """Finds plans. `shared` is true when calls may be limited whose keys are not. All accounts are kept here."""
+
+    def __init__(self, desk: Desk, *, wall: Callable[[], float]) -> None:
+        self._desk = desk
+        self._wall = wall
+        self._plans: dict[PlanKey, Plan] = {}
+        self._customers: dict[str, tuple[Limit, ...]] = {}
+        self._accounts: dict[tuple[str, str, int, str, str], Account] = {}
+        self._shared: SharedLimits | None = None
+        self._outdated = asyncio.Event()
+        self._outdated.set()
+        self._version = 0
+        self._customers_limited = True
+        self.shared = True  # until we know better
+
+    def known(self, key: VirtualKey, entry: Entry, now: float) -> Plan | None:
+        """Return the plan of a call, if it is known and right."""
+        plan = self._plans.get(self._key(key, entry))
+        if plan is None or plan.limits is not key.limits or plan.version != self._version or plan.valid_until <= now:
+            return None
+        plan.used_at = now
+        return plan
+
+    async def find(self, key: VirtualKey, entry: Entry, now: float) -> Plan:
+        """Return the plan of a call; raises `Unavailable` when limits cannot be read and were never known."""
+        plan = self.known(key, entry, now)
+        if plan is not None:
+            return plan
+        version = self._version
+        shared = self._shared
+        if shared is None:
+            shared = await self._read_shared()
+        customer: tuple[Limit, ...] = ()
+        if entry.end_user and self._customers_limited:
+            customer = await self._customer(entry.end_user)
+        plan = self._make((*key.limits, *customer), key, entry, shared, version, now)
+        if len(self._plans) >= _MOST_PLANS:
+            self._plans.clear()
+        self._plans[self._key(key, entry)] = plan
+        return plan
+
+    def changed(self, subject: str) -> None:
+        """Hear that a customer or a shared budget was changed."""
+        kind, _, name = subject.partition(":")
+        if kind in {"customer", "budget"}:
+            if kind == "customer":
+                self._customers.pop(name, None)
+            else:
+                self._customers.clear()
+            self._customers_limited = True
+            self._version += 1
+            self._outdated.set()
+
+    def regained(self) -> None:
+        """Changes are heard again: what is known may be old."""
+        self._customers.clear()
+        self._customers_limited = True
+        self._version += 1
+        self._outdated.set()
+
+    def accounts(self) -> Iterator[Account]:
+        yield from self._accounts.values()
+
+    def active(self, since: float) -> set[Account]:
+        """Return the accounts of plans that were used since then."""
+        return {account for plan in self._plans.values() if plan.used_at >= since for account in plan.accounts}
+
+    def forget(self, account: Account) -> None:
+        """Drop an account that nobody uses; plans that name it go too."""
+        self._accounts.pop(account.key, None)
+        self._version += 1
+
+    async def run(self) -> None:
+        """Read shared limits whenever they have changed; the owner cancels it."""
+        while True:
+            await self._outdated.wait()
+            try:
+                await self._read_shared()
+            except Unavailable:
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    def _key(self, key: VirtualKey, entry: Entry) -> PlanKey:
+        shared = self._shared
+        tags = entry.tags if shared is None or shared.tags else ()
+        return (key.key_id, entry.billed_model or entry.model, entry.end_user, tags)
+
+    async def _read_shared(self) -> SharedLimits:
+        self._outdated.clear()
+        try:
+            rows = await self._desk.fetch(SHARED)
+            (customers,) = await self._desk.fetch(ANY_CUSTOMER)
+        except Unavailable:
+            self._outdated.set()
+            raise
+        self._shared = shared_limits(row["budget"] for row in rows)
+        self.shared = self._shared.any
+        if not self._outdated.is_set():  # else somebody was changed while this was read
+            self._customers_limited = customers["limited"]
+        self._version += 1
+        return self._shared
+
+    async def _customer(self, name: str) -> tuple[Limit, ...]:
+        found = self._customers.get(name)
+        if found is not None:
+            return found
+        version = self._version
+        rows = await self._desk.fetch(CUSTOMER, name)
+        found = limits_of_customer(name, rows[0]["own"], rows[0]["shared"]) if rows else ()
+        if len(self._customers) >= _MOST_CUSTOMERS:
+            self._customers.clear()
+        if version == self._version:  # else a change was heard meanwhile, perhaps of this one
+            self._customers[name] = found
+        return found
+
+    def _make(  # what a plan is made of
+        self,
+        limits: tuple[Limit, ...],
+        key: VirtualKey,
+        entry: Entry,
+        shared: SharedLimits,
+        version: int,
+        now: float,
+    ) -> Plan:
+        wall = self._wall()
+        model = entry.billed_model or entry.model
+        every = [*limits, *shared.of(limits, subjects_of(entry))]
+        applying = [limit for limit in every if not limit.model or (model is not None and covers(limit.model, model))]
+        ends = [limit.bonus_until - wall for limit in applying if limit.bonus_until > wall]
+        accounts = tuple(self._account(limit, wall) for limit in ordered(applying))
+        plan = Plan(accounts, key.limits, version, now + min(ends, default=FOREVER))
+        plan.used_at = now
+        return plan
+
+    def _account(self, limit: Limit, wall: float) -> Account:
+        account = self._accounts.get(limit.account)
+        if account is None:
+            account = self._accounts[limit.account] = Account(limit, limit.most_at(wall))
+        elif account.limit != limit or account.most != limit.most_at(wall):
+            account.restrict(limit, limit.most_at(wall))
+        return account
