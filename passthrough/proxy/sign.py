@@ -47,11 +47,14 @@ PATHS_KEPT = 2048
 LONGEST_PATH_KEPT = 1024
 """Characters. A longer path is canonicalised anew each time: 2048 with their longest encodings take about 8 MiB."""
 
+FORMS_KEPT = 128
+"""Models called within a second by clients of a few kinds."""
+
 NAMES_KEPT = 512
 """Header names seen. Clients of one kind send the same two dozen."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Seal:
     """What a signature takes from the credentials, the day and the region: nothing of the request."""
 
@@ -67,6 +70,15 @@ class _Seal:
         return state.hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What of a signature all calls to one target in one second share: everything but the hash of the body."""
+
+    request: "hashlib._Hash"  # of the canonical request as far as the body's hash
+    to_sign: str
+    authorization: str
+
+
 class Signer:
     """Signs requests for one service; every service that we forward to signs as `bedrock`.
 
@@ -77,6 +89,7 @@ class Signer:
     def __init__(self, service: str = "bedrock") -> None:
         self._seals = lru_cache(SEALS_KEPT)(partial(_seal, service))
         self._uris = lru_cache(PATHS_KEPT)(canonical_uri)
+        self._forms = lru_cache(FORMS_KEPT)(self._form)
         self._dates = lru_cache(2)(_amz_date)  # this second and, while calls overtake one another, the last
 
     def sign(
@@ -99,18 +112,38 @@ class Signer:
         """
         amz_date = self._dates(int(timestamp))
         seal = self._seals(credentials.access_key, credentials.secret_key, credentials.token, amz_date[:8], region)
+        # Most calls have no query and one header to be signed, their content type: those come again within the second.
+        alike = not query and len(headers) <= 1 and len(path) <= LONGEST_PATH_KEPT
+        form = (self._forms if alike else self._form)(method, path, query, host, tuple(headers), amz_date, seal)
+        request = form.request.copy()
+        request.update(payload_sha256.encode())
+        signature = seal.signature(f"{form.to_sign}{request.hexdigest()}".encode())
+        added = [("X-Amz-Date", amz_date), ("Authorization", form.authorization + signature)]
+        if credentials.token:
+            added.append(("X-Amz-Security-Token", credentials.token))
+        return added
+
+    def _form(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        host: str,
+        headers: tuple[tuple[str, str], ...],
+        amz_date: str,
+        seal: _Seal,
+    ) -> _Form:
         signed = [(name, canonical_value(value)) for raw, value in headers if (name := _name_if_signed(raw))]
         signed += ((b"host", canonical_value(host)), (b"x-amz-date", amz_date.encode()))
-        added = [("X-Amz-Date", amz_date)]
-        if credentials.token:
+        if seal.token:
             signed.append((b"x-amz-security-token", seal.token))
-            added.append(("X-Amz-Security-Token", credentials.token))
         block, names = canonical_headers(signed)
         uri = self._uris(path) if len(path) <= LONGEST_PATH_KEPT else canonical_uri(path)
-        request = canonical_request(method, uri, query, block, names, payload_sha256)
-        signature = seal.signature(string_to_sign(amz_date, seal.scope, request))
-        added.append(("Authorization", f"{seal.prefix}{names.decode()}, Signature={signature}"))
-        return added
+        return _Form(
+            request=hashlib.sha256(canonical_request(method, uri, query, block, names, "")),
+            to_sign=f"{ALGORITHM}\n{amz_date}\n{seal.scope}\n",
+            authorization=f"{seal.prefix}{names.decode()}, Signature=",
+        )
 
 
 def canonical_query(raw: str) -> str:
@@ -159,7 +192,7 @@ def canonical_headers(pairs: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, byte
 
 
 def canonical_request(method: str, uri: str, query: str, block: bytes, names: bytes, payload_sha256: str) -> bytes:
-    """Write down what of a request is signed. The empty line belongs to the format: it ends the headers."""
+    """Write down what of a request is signed. The empty line ends the headers; the hash of the body comes last."""
     if "&" in query:
         query = "&".join(sorted(query.split("&"), key=_name_then_value))
     head = f"{method}\n{uri}\n{query}\n".encode()
@@ -172,8 +205,8 @@ def _name_then_value(pair: str) -> tuple[str, str]:
     return name, value
 
 
-def string_to_sign(amz_date: str, scope: str, request: bytes) -> bytes:
-    return f"{ALGORITHM}\n{amz_date}\n{scope}\n{hashlib.sha256(request).hexdigest()}".encode()
+def string_to_sign(amz_date: str, scope: str, request_sha256: str) -> bytes:
+    return f"{ALGORITHM}\n{amz_date}\n{scope}\n{request_sha256}".encode()
 
 
 def signing_key(secret_key: str, date: str, region: str, service: str) -> bytes:

@@ -50,7 +50,7 @@ def test_aws_s_own_vectors_are_reproduced(vector: aws.Vector) -> None:
     scope = f"{aws.AMZ_DATE[:8]}/{aws.REGION}/{aws.SERVICE}/aws4_request"
     key = signing_key(aws.SECRET_KEY, aws.AMZ_DATE[:8], aws.REGION, aws.SERVICE)
 
-    to_sign = sign.string_to_sign(aws.AMZ_DATE, scope, request)
+    to_sign = sign.string_to_sign(aws.AMZ_DATE, scope, hashlib.sha256(request).hexdigest())
 
     assert hmac.digest(key, to_sign, "sha256").hex() == vector.signature
 
@@ -220,6 +220,7 @@ def test_what_is_kept_is_bounded_whatever_clients_send() -> None:
 
     assert signer._seals.cache_info().currsize == sign.SEALS_KEPT
     assert signer._uris.cache_info().currsize == sign.PATHS_KEPT
+    assert signer._forms.cache_info().currsize == sign.FORMS_KEPT
     assert signer._dates.cache_info().currsize == 2
     assert sign._name_if_signed.cache_info().currsize == sign.NAMES_KEPT
 
@@ -237,8 +238,9 @@ def test_a_repeated_call_derives_nothing_anew() -> None:
     for _ in range(5):
         by_us(Request(), signer=signer)
 
-    for cache in (signer._seals, signer._uris, signer._dates):
+    for cache in (signer._seals, signer._forms, signer._dates):
         assert (cache.cache_info().hits, cache.cache_info().misses) == (4, 1)
+    assert signer._uris.cache_info().misses == 1
 
 
 def test_secrets_are_in_no_repr() -> None:
