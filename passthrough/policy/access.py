@@ -9,6 +9,7 @@ can say anything about is not for keys with a list.
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Final, NoReturn
 
 from passthrough.bedrock.models import LONGEST_ID, ModelRef, geography, model_ref
@@ -20,6 +21,7 @@ from passthrough.policy.keys import VirtualKey
 
 # LiteLLM's names for groups of routes; all of ours that a key can reach are calls of a model's service.
 _EVERY_ROUTE: Final = frozenset({"llm_api_routes", "*"})
+_KEPT: Final = 1024  # verdicts of a list on a model: keys are many, but they ask for the same few models all day
 # Fields by which a server behind us could be told to read another request than the one that was judged. Nobody says
 # that AWS's front ends heed them, nobody that they don't; no client of Bedrock sends one.
 _REDIRECTING: Final = (
@@ -114,6 +116,9 @@ def allows(patterns: Sequence[str], model: str) -> bool:
     return not patterns or any(covers(pattern, model) for pattern in patterns)
 
 
+_allows = lru_cache(maxsize=_KEPT)(allows)
+
+
 def covers(pattern: str, model: str) -> bool:
     """Whether a pattern covers a model id: as given, or as the model or profile that the id stands for."""
     reference = model_ref(model)
@@ -131,7 +136,8 @@ def _names(model: str, reference: ModelRef) -> Iterator[str]:
 
 def _require(key: VirtualKey, model: str, stands_for: str | None = None) -> None:
     lists = key.model_lists or (key.models,)
-    if not all(allows(patterns, model) or (stands_for and allows(patterns, stands_for)) for patterns in lists):
+    allowed = _allows if len(model) <= LONGEST_ID else allows
+    if not all(allowed(patterns, model) or (stands_for and allows(patterns, stands_for)) for patterns in lists):
         raise forbidden(
             f"The virtual key may not use {model}: use a model that is listed for it, or ask your administrator."
         )
