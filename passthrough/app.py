@@ -113,7 +113,9 @@ async def service(
             authenticate=Authenticate(
                 directory, master_digest=digest(settings.master_key), key_header=settings.key_header
             ),
-            admit=Admit(default_region=settings.region, profiles=resolver, clock=time.time),
+            admit=Admit(
+                default_region=settings.region, profiles=resolver, customers=directory.customer, clock=time.time
+            ),
             receive=Receive(max_bytes=settings.max_body_bytes, stall_seconds=settings.client_stall_seconds),
             headers=RequestHeaders(settings.key_header),
             compose=compose,

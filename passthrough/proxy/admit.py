@@ -9,6 +9,7 @@ from passthrough.bedrock.endpoints import is_region, region_of_arn
 from passthrough.bedrock.operations import Body, Call
 from passthrough.errors import invalid
 from passthrough.policy import access
+from passthrough.policy.customers import Customer, bound
 from passthrough.policy.keys import VirtualKey, admit_key
 
 PROFILE = "application-inference-profile"
@@ -36,11 +37,19 @@ class Admission:
 
 
 class Admit:
-    """Step 3. `clock` gives seconds since 1970."""
+    """Step 3. `clock` gives seconds since 1970; `customers` knows the end users who are restricted."""
 
-    def __init__(self, *, default_region: str, profiles: Profiles, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        default_region: str,
+        profiles: Profiles,
+        customers: Callable[[str], Customer | None],
+        clock: Callable[[], float],
+    ) -> None:
         self._default_region = default_region
         self._profiles = profiles
+        self._customers = customers
         self._clock = clock
 
     async def __call__(
@@ -53,6 +62,8 @@ class Admit:
         end_user: str | None,
     ) -> Admission:
         """Raises the `Refusal` that applies first: the key's state, then what it may do."""
+        if end_user:
+            key = bound(key, self._customers(end_user))
         admit_key(key, self._clock())
         access.check_operation(key, call)
         access.check_headers(key, call, headers)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from passthrough.errors import Refusal
+from passthrough.policy.customers import Customer
 from passthrough.policy.keys import VirtualKey
 from passthrough.proxy.admit import Admission, Admit
 from passthrough.proxy.route import route
@@ -24,6 +25,12 @@ class NoProfiles:
         return None
 
 
+CUSTOMERS = {
+    "blocked": Customer("blocked", blocked=True),
+    "limited": Customer("limited", models=("amazon.*",)),
+}
+
+
 async def admitted(
     path: str = f"/model/{HAIKU}/converse",
     *,
@@ -32,7 +39,7 @@ async def admitted(
     end_user: str | None = None,
     **fields: Any,
 ) -> Admission:
-    admit = Admit(default_region="us-east-1", profiles=NoProfiles(), clock=lambda: NOW)
+    admit = Admit(default_region="us-east-1", profiles=NoProfiles(), customers=CUSTOMERS.get, clock=lambda: NOW)
     key = VirtualKey(key_id="k", **fields)
     return await admit(
         key, route("POST", "/bedrock" + path), scope_region=scope_region, headers=headers or {}, end_user=end_user
@@ -116,3 +123,13 @@ async def test_an_alias_is_judged_by_its_name_and_by_its_model(models: tuple[str
 async def test_an_alias_in_an_operation_nobody_knows_is_left_alone() -> None:
     call = (await admitted("/model/fast/of-tomorrow", aliases={"fast": HAIKU})).call
     assert (call.path, call.model) == ("/model/fast/of-tomorrow", "fast")
+
+
+async def test_what_binds_the_end_user_binds_the_call() -> None:
+    with pytest.raises(Refusal, match="customer is blocked") as caught:
+        await admitted(end_user="blocked")
+    assert caught.value.status == 401
+    with pytest.raises(Refusal, match="may not use") as caught:
+        await admitted(end_user="limited", models=("anthropic.*",), model_lists=(("anthropic.*",),))
+    assert caught.value.status == 403
+    assert (await admitted(end_user="anybody")).key.key_id == "k"
