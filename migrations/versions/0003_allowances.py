@@ -121,10 +121,11 @@ BEGIN
             DELETE FROM allowance_leases t WHERE t.number = l.number;
             l.number := NULL;
         ELSIF l.number IS NOT NULL THEN
-            UPDATE allowance_leases t SET granted = l.granted, consumed = l.consumed WHERE t.number = l.number;
+            UPDATE allowance_leases t SET granted = l.granted, consumed = l.consumed, free = l.granted - w.taken
+            WHERE t.number = l.number;
         ELSE
-            INSERT INTO allowance_leases AS t (allowance, holder, granted, consumed)
-            VALUES (a.id, asker, l.granted, l.consumed) RETURNING t.number INTO l.number;
+            INSERT INTO allowance_leases AS t (allowance, holder, granted, consumed, free)
+            VALUES (a.id, asker, l.granted, l.consumed, l.granted - w.taken) RETURNING t.number INTO l.number;
         END IF;
         IF w.most > a.most THEN
             a.warned := 0;  -- a raised limit has its own thresholds
@@ -367,10 +368,11 @@ def _leases() -> None:
         sa.Column("number", sa.BigInteger, sa.Identity(), nullable=False),
         sa.Column("allowance", sa.BigInteger, allowance, nullable=False),
         sa.Column("holder", sa.Text, holder, nullable=False),
-        *(_amount(name) for name in ("granted", "consumed")),
+        *(_amount(name) for name in ("granted", "consumed", "free")),
         sa.PrimaryKeyConstraint("number", name="pk_allowance_leases"),
         sa.UniqueConstraint("allowance", "holder", name="uq_allowance_leases_allowance_holder"),
-        comment="granted: in all, less what was given back; consumed: known to be used (money: by the ledger)",
+        comment="granted: in all, less what was given back; consumed: known to be used (money: by the ledger); "
+        "free: as of the last report",
         postgresql_with={"fillfactor": 60},
     )
     op.create_index("ix_allowance_leases_holder", "allowance_leases", ["holder"])

@@ -65,6 +65,7 @@ class Rounds:
         self._queue: deque[Waiter] = deque()
         self._low: set[Account] = set()
         self._closing: set[Account] = set()
+        self._reports: set[Account] = set()
         self._by_id: dict[int, Account] = {}
         self._wake = asyncio.Event()
         self._asks = Asks(holder, ended=self._asked, silent=silent)
@@ -105,9 +106,12 @@ class Rounds:
             self._end(ended)
 
     def heard(self, words: Sequence[str]) -> None:
-        """Hear another worker: `ask ALLOWANCE QUESTION ASKER`, or `have ALLOWANCE QUESTION HOLDER AMOUNT`."""
+        """Hear another: `ask ALLOWANCE QUESTION ASKER`, `have ALLOWANCE QUESTION HOLDER AMOUNT`, `report ALLOWANCE…`."""
         if words[0] == "have":
             self._asks.answered(words[2], words[3])
+        elif words[0] == "report":
+            self._reports |= {self._by_id[int(word)] for word in words[1:] if int(word) in self._by_id}
+            self._wake.set()
         elif words[0] == "ask" and words[3] != self._holder:
             account = self._by_id.get(int(words[1]))
             if account is not None and account.lease.free > 0:
@@ -128,7 +132,7 @@ class Rounds:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                while self._queue or self._low or self._closing or self._asks.owing:
+                while self._queue or self._low or self._closing or self._reports or self._asks.owing:
                     try:
                         await self._round()
                     except Unavailable:
@@ -142,10 +146,13 @@ class Rounds:
         waiters = [waiter for waiter in waiters if not self._serve(waiter)]
         low, self._low = self._low, set()
         closing, self._closing = self._closing, set()
+        reports, self._reports = self._reports, set()
         owed, words = self._asks.take_owed()
         wants = self._wants(waiters, low, closing | owed.keys())
         for account in closing:
             wants[account].close = True
+        for account in reports - wants.keys():
+            wants[account] = account.want((), self._monotonic())
         try:
             if wants:
                 exchanged = await self._exchange(list(wants.values()), {it: qs[0] for it, qs in owed.items()})

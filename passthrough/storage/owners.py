@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, and_, delete, func, select, true
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from passthrough.storage.allowances_state import count_from
 from passthrough.storage.audit import Actor
 from passthrough.storage.rows import KEYS, Row, Rows, plain
 from passthrough.storage.schema import Key, Spend, TeamMember, User
@@ -118,8 +119,9 @@ async def remove_members(connection: AsyncConnection, team_id: str, user_ids: Se
 
 
 async def set_counter(connection: AsyncConnection, kind: str, subject: str, amount: Any) -> None:
-    """Set a spend counter; what was spent in all stays."""
+    """Set a spend counter, and with it what is left of the subject's budgets; what was spent in all stays."""
     statement = upsert(Spend).values(kind=kind, subject=subject, spend=amount)
     await connection.execute(
         statement.on_conflict_do_update(index_elements=["kind", "subject"], set_={"spend": amount})
     )
+    await count_from(connection, kind, subject, amount)

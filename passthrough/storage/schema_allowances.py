@@ -81,8 +81,10 @@ allowance_leases = Table(
     Column("holder", Text, ForeignKey(allowance_holders.c.holder), nullable=False),
     _amount("granted"),
     _amount("consumed"),
+    _amount("free"),
     UniqueConstraint("allowance", "holder"),
-    comment="granted: in all, less what was given back; consumed: known to be used (money: by the ledger)",
+    comment="granted: in all, less what was given back; consumed: known to be used (money: by the ledger); "
+    "free: as of the last report",
     postgresql_with={"fillfactor": 60},
 )
 Index("ix_allowance_leases_holder", allowance_leases.c.holder)
