@@ -25,11 +25,12 @@ from passthrough.policy.keys import VirtualKey, digest
 from passthrough.policy.ledger import Entry, uuid7
 from passthrough.policy.pricing import Pricing
 from passthrough.proxy.admit import Admit
+from passthrough.proxy.attribution import attribute
 from passthrough.proxy.authenticate import Authenticate
 from passthrough.proxy.headers import RequestHeaders, answer_lines
 from passthrough.proxy.meter import meter
 from passthrough.proxy.outgoing import Compose, Payload
-from passthrough.proxy.record import Recorder, attribute
+from passthrough.proxy.record import Recorder
 from passthrough.proxy.route import route
 from passthrough.proxy.sign import Signer, canonical_query
 from passthrough.storage.journal import MIB, Journal
@@ -131,7 +132,7 @@ def steps(folder: Path) -> dict[str, Callable[[], Any]]:
     compose = Compose(
         identity=Identity(), endpoints=endpoints, signer=signer, canonical_query=canonical_query, clock=time.time
     )
-    call = route("POST", TARGET)
+    call, streamed = route("POST", TARGET), route("POST", TARGET + "-stream")
     forwarded = headers.choose(HEADERS, KEY)
     payload = Payload(BODY, len(BODY), digest("body"), hash_is_the_clients=False)
     stream = chunks_undone(START, *[delta()] * (FRAMES - 3), STOP, METADATA)
@@ -154,7 +155,7 @@ def steps(folder: Path) -> dict[str, Callable[[], Any]]:
         ),
         "answer's head": lambda: answer_lines(ANSWER_HEADERS),
         "meter, Converse": lambda: metered(call, ANSWER_HEADERS, [ANSWER]),
-        f"meter, stream of {len(stream)} frames": lambda: metered(call, STREAM_HEADERS, stream),
+        f"meter, stream of {len(stream)} frames": lambda: metered(streamed, STREAM_HEADERS, stream),
         **recording(folder, fields, key, call),
     }
 
