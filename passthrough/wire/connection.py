@@ -13,15 +13,12 @@ from typing import Protocol, cast
 import httptools
 
 from passthrough.errors import UpstreamFailure
+from passthrough.wire.framing import MAX_HEAD_BYTES, Headers, ends_with_the_connection, size_of, too_large
 
-# AWS's own heads stay under 4 KiB; the largest documented limit of a common server is Envoy's 60 KiB.
-MAX_HEAD_BYTES = 64 * 1024
 MAX_INTERIM_ANSWERS = 16
 COPIED_BYTES = 64 * 1024  # up to here a copy is cheaper than a second system call
 FIRST_FINAL_STATUS = 200
 SWITCHING_PROTOCOLS = 101
-
-Headers = list[tuple[bytes, bytes]]
 
 
 class NoAnswer(UpstreamFailure):
@@ -125,12 +122,11 @@ class Connection(asyncio.Protocol):
         self.last_activity = self._loop.time()
         if self._transport is None or self._transport.is_closing():
             self._fail(NoAnswer("the connection was already closed"))
+        elif len(body) > COPIED_BYTES:
+            self._transport.write(head)
+            self._transport.write(body)
         else:
-            if len(body) > COPIED_BYTES:
-                self._transport.write(head)
-                self._transport.write(body)
-            else:
-                self._transport.write(head + body)
+            self._transport.write(head + body)
 
     def write(self, data: bytes) -> None:
         if self._transport is not None:
@@ -205,7 +201,7 @@ class Connection(asyncio.Protocol):
             self._unreadable(error)
             return
         if not self._head_done and self._head_bytes > MAX_HEAD_BYTES:
-            self._fail(UpstreamFailure(f"the head of the upstream's answer exceeds {MAX_HEAD_BYTES} bytes"))
+            self._fail(too_large())
             return
         self._deliver()
 
@@ -230,10 +226,10 @@ class Connection(asyncio.Protocol):
         if self._finished or self._receiver is None:
             return
         # what came in one read with the end of the head is known to be a part of it only now
-        if self._head_bytes > MAX_HEAD_BYTES and sum(len(n) + len(v) + 4 for n, v in self._headers) > MAX_HEAD_BYTES:
-            raise UpstreamFailure(f"the head of the upstream's answer exceeds {MAX_HEAD_BYTES} bytes")
+        if self._head_bytes > MAX_HEAD_BYTES and size_of(self._headers) > MAX_HEAD_BYTES:
+            raise too_large()
         self._head_done = True
-        self._close_delimited = self._framing_is_the_close()
+        self._close_delimited = ends_with_the_connection(self._headers)
         self._receiver.head_received(Head(status, self._reason, self._headers))
         if self._bodiless:
             # llhttp cannot know the method: it would wait for a body that never comes
@@ -258,16 +254,6 @@ class Connection(asyncio.Protocol):
         self._interims += 1
         if status == SWITCHING_PROTOCOLS or self._interims > MAX_INTERIM_ANSWERS:
             raise UpstreamFailure("the upstream sent interim answers that were not asked for")
-
-    def _framing_is_the_close(self) -> bool:
-        """Whether the body ends where the connection does (RFC 9112 §6.3, rule 8)."""
-        delimited = False
-        for name, value in self._headers:
-            lowered = name.lower()
-            if lowered == b"transfer-encoding" and value.strip().lower() != b"chunked":
-                raise UpstreamFailure("the upstream used a transfer coding that was not offered")
-            delimited = delimited or lowered in {b"content-length", b"transfer-encoding"}
-        return not delimited
 
     def _unreadable(self, error: httptools.HttpParserError) -> None:
         if self._finished:  # it lies behind a whole answer, which stands; the connection is spoilt

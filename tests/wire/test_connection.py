@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from passthrough.errors import UpstreamFailure
-from passthrough.wire.connection import MAX_HEAD_BYTES, MAX_INTERIM_ANSWERS, Connection, NoAnswer
+from passthrough.wire.connection import MAX_INTERIM_ANSWERS, Connection, NoAnswer
+from passthrough.wire.framing import MAX_HEAD_BYTES
 from passthrough.wire.pool import Pool
 from tests.fakes.peer import until
 from tests.fakes.upstream import CHUNKED, LAST_CHUNK, Incoming, Upstream, answer, answering, chunk, head
