@@ -23,6 +23,9 @@ from passthrough.proxy import attribution
 
 _log = logging.getLogger(__name__)
 
+# Calls of strangers that are recorded at once, and then a second: whoever has no key must not fill disks with rows.
+STRANGERS_AT_ONCE = 1000
+STRANGERS_A_SECOND = 10.0
 BYTES_PER_TOKEN = 4  # of English text, the usual rule of thumb
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for "nobody waits for an answer any more"
 FIRST_CLIENT_ERROR = 400
@@ -117,6 +120,9 @@ class Record:
         entry.outcome = self._outcome or _outcome_of(entry.status)
         if entry.key_id is None:
             attribution.disown(entry)
+            if not self._recorder.has_room_for_a_stranger():
+                self._recorder.count(entry)
+                return
         self._recorder.take(entry, self._usage())
 
     def _usage(self) -> Usage:
@@ -152,12 +158,33 @@ class Recorder:
         self._price = price
         self._clock = clock
         self.monotonic = monotonic
+        self._room = float(STRANGERS_AT_ONCE)
+        self._room_at = monotonic()
+        self._unrecorded = 0
 
     def open(self, request: web.BaseRequest) -> Record:
         now = self._clock()
         entry = Entry(call_id=uuid7(now), started_at=now, client_ip=request.remote)
         attribution.attribute(entry, request.headers)
         return Record(self, entry, self.monotonic())
+
+    def has_room_for_a_stranger(self) -> bool:
+        """Whether a call of somebody without a valid key gets a row; the log says how many did not."""
+        now = self.monotonic()
+        self._room = min(STRANGERS_AT_ONCE, self._room + (now - self._room_at) * STRANGERS_A_SECOND)
+        self._room_at = now
+        if self._room < 1:
+            self._unrecorded += 1
+            return False
+        self._room -= 1
+        if self._unrecorded:
+            _log.warning("calls without a valid key were counted, but not recorded", extra={"calls": self._unrecorded})
+            self._unrecorded = 0
+        return True
+
+    def count(self, entry: Entry) -> None:
+        """Take a call into the metrics alone."""
+        self._counters.call_ended(entry)
 
     def take(self, entry: Entry, usage: Usage) -> None:
         """Write the row and the line. Never raises: the answer is on its way already."""

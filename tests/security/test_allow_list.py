@@ -38,7 +38,9 @@ class NoProfiles:
 
 
 async def admitted(holder: VirtualKey, path: str, headers: Mapping[str, str]) -> None:
-    admit = Admit(default_region="us-east-1", profiles=NoProfiles(), clock=lambda: 0.0)
+    admit = Admit(
+        default_region="us-east-1", profiles=NoProfiles(), customers=lambda _end_user: None, clock=lambda: 0.0
+    )
     await admit(holder, route("POST", path), scope_region=None, headers=headers, end_user=None)
 
 
