@@ -11,7 +11,7 @@ with escapes, or more than once) is read in the way that costs more.
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ import msgspec
 from passthrough.bedrock.library import context_window
 from passthrough.bedrock.models import base_model
 from passthrough.bedrock.named import is_intricate
-from passthrough.bedrock.operations import Call, ModelPlace
+from passthrough.bedrock.operations import Body, ModelPlace, Operation
 from passthrough.bedrock.usage import UNREADABLE
 
 # gpt-oss answers "hi" with 68 to 72 tokens of input: its template names a date and a channel. Others add fewer than 10.
@@ -65,8 +65,17 @@ _NAMES: Final = frozenset({"maxTokens", "max_new_tokens", "max_tokens", "maxToke
 _PICTURES: Final = frozenset({"image", "image_url", "input_image"})
 _PACKED: Final = frozenset({"document", "video", "audio", "input_audio", "file", "input_file"})
 _RUNS_MODEL: Final = frozenset({ModelPlace.PATH, ModelPlace.BODY})
+_GUARDS: Final = frozenset({"ApplyGuardrail", "InvokeGuardrailChecks"})
 _COUNTS_ONLY: Final = frozenset({"CountTokens", "AnthropicCountTokens"})
 _MOST_CHOICES: Final = 128  # OpenAI's bound on `n`; a larger figure is refused there
+# What in a body says that not all of it is text; each call looks for these.
+_MARKS: Final = (b'"bytes"', b'"s3Location"', b'"base64"', b'"s3Uri"', b'"image_url"', b'"input_audio"', b'"file_')
+_MARKS_OF_CONVERSE: Final = _MARKS[:2]
+_MOST_FRAMES: Final = 4096
+
+
+class _Converse(msgspec.Struct):
+    inferenceConfig: Any = None  # noqa: N815  # AWS's name
 
 
 class _Request(msgspec.Struct):
@@ -89,59 +98,109 @@ _top_maxima = attrgetter(
     "max_tokens", "maxTokens", "max_gen_len", "max_tokens_to_sample", "max_completion_tokens", "max_output_tokens"
 )
 _decode = msgspec.json.Decoder(_Request).decode
+_decode_converse = msgspec.json.Decoder(_Converse).decode
 _NOTHING_ASKED: Final = _Request()
 
 
-def is_free(call: Call) -> bool:
-    """Whether AWS charges nothing for the operation: it runs no model, or only counts."""
-    operation = call.operation
-    guards = operation.name in {"ApplyGuardrail", "InvokeGuardrailChecks"}
-    return operation.name in _COUNTS_ONLY or (operation.model_place is ModelPlace.NONE and not guards)
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What an operation with a model can use at most, before its body is looked at.
+
+    `free`: AWS charges nothing for it. `elsewhere`: the text that the model gets is AWS's to find, so the body tells
+    nothing of it.
+    """
+
+    free: bool
+    elsewhere: bool
+    converse: bool
+    claude: bool
+    window: int
+    most_output: int
+    marks: tuple[bytes, ...]
 
 
-def input_bound(call: Call, model: str | None, body: bytes | None, length: int) -> int:
+_frames: dict[tuple[str, str | None], Frame] = {}
+
+
+def frame_of(operation: Operation, model: str | None) -> Frame:
+    """Return the frame of a call; worked out once for each operation and model."""
+    key = (operation.name, model)
+    frame = _frames.get(key)
+    if frame is None:
+        if len(_frames) >= _MOST_FRAMES:
+            _frames.clear()
+        frame = _frames[key] = _frame(operation, model)
+    return frame
+
+
+def _frame(operation: Operation, model: str | None) -> Frame:
+    converse = operation.name in {"Converse", "ConverseStream"}
+    runs_none = operation.model_place is ModelPlace.NONE and operation.name not in _GUARDS
+    return Frame(
+        free=operation.name in _COUNTS_ONLY or runs_none,
+        elsewhere=operation.model_place not in _RUNS_MODEL or (model is not None and ":prompt/" in model),
+        converse=converse,
+        claude=model is not None and "claude" in model,
+        window=_window(model),
+        most_output=_most_output(model),
+        marks=_MARKS_OF_CONVERSE if converse else _MARKS,
+    )
+
+
+def input_bound(frame: Frame, body: Body | None, length: int) -> int:
     """Tokens of input at most; `body` is None where only its length is known."""
-    window = _window(model)
-    if call.operation.model_place not in _RUNS_MODEL or (model is not None and ":prompt/" in model):
-        return window  # the text that the model gets is AWS's to find
+    window = frame.window
+    if frame.elsewhere:
+        return window
     if body is None:
         return window if length else 0
     bound = length + _TEMPLATE
     if b'"tool' in body:
         bound += _DATED_TOOLS if b"_202" in body else _TOOLS
-    if _is_not_all_text(body):
-        bound += _beyond_text(body, model, window)
+    for mark in frame.marks:
+        if mark in body:
+            bound += _beyond_text(body, frame)
+            break
     return min(bound, window)
 
 
-def output_bound(call: Call, model: str | None, body: bytes | None, *, assumed: int | None = None) -> int:
+def output_bound(frame: Frame, body: Body | None, *, assumed: int | None = None) -> int:
     """Tokens of output at most; `assumed` stands in for the model's maximum where the body names none."""
-    most = _most_output(model)
+    most = frame.most_output
     if not most:
         return 0
-    if call.operation.model_place not in _RUNS_MODEL:
+    if frame.elsewhere:
         return _NEVER_MORE
     unnamed = most if assumed is None else assumed
     if body is None:
         return unnamed
     named = body.count(b'"max')
-    if (b"\\u00" in body and _ESCAPED_LETTER.search(body)) or is_intricate(body):
+    if b"\\u00" in body and _ESCAPED_LETTER.search(body):
         return most * _MOST_CHOICES if b'"n' in body else max(most, _largest_named(body))
-    several = b'"n"' in body or b'"num' in body
+    several = not frame.converse and (b'"n"' in body or b'"num' in body)
     if not named and not several:
         return unnamed
-    asked = _read(body)
-    maximum = max(_maxima(asked), default=None)
-    if maximum is not None and named > 1:
+    maximum, choices = _asked_converse(body) if frame.converse else _asked(body)
+    if named > 1 and maximum is not None:
         maximum = max(maximum, _largest_named(body))
-    return (unnamed if maximum is None else maximum) * (_choices(asked) if several else 1)
+    return (unnamed if maximum is None else maximum) * (choices if several else 1)
 
 
-def _read(body: bytes) -> _Request:
+def _asked_converse(body: Body) -> tuple[int | None, int]:
     try:
-        return _decode(body)
+        config = _decode_converse(body).inferenceConfig
     except UNREADABLE:
-        return _NOTHING_ASKED  # AWS reads no more out of it than we do
+        return None, 1  # AWS reads no more out of it than we do
+    value = config.get("maxTokens") if isinstance(config, dict) else None
+    return (value if type(value) is int and value >= 0 else None), 1
+
+
+def _asked(body: Body) -> tuple[int | None, int]:
+    try:
+        asked = _decode(body)
+    except UNREADABLE:
+        asked = _NOTHING_ASKED
+    return max(_maxima(asked), default=None), _choices(asked)
 
 
 def _maxima(asked: _Request) -> Iterator[int]:
@@ -154,7 +213,7 @@ def _maxima(asked: _Request) -> Iterator[int]:
             yield int(value) + (value != int(value))
 
 
-def _largest_named(body: bytes) -> int:
+def _largest_named(body: Body) -> int:
     return max((int(number) for number in _NAMED_MAXIMUM.findall(body)), default=0)
 
 
@@ -163,28 +222,15 @@ def _choices(asked: _Request) -> int:
     return max([1, *(count for count in counts if isinstance(count, int) and count <= _MOST_CHOICES)])
 
 
-def _is_not_all_text(body: bytes) -> bool:
-    # spelled out: on the path of every call, a loop over the marks costs four times as much
-    return (
-        b'"bytes"' in body
-        or b'"base64"' in body
-        or b'"s3Location"' in body
-        or b'"s3Uri"' in body
-        or b'"image_url"' in body
-        or b'"input_audio"' in body
-        or b'"file_' in body
-    )
-
-
-def _beyond_text(body: bytes, model: str | None, window: int) -> int:
+def _beyond_text(body: Body, frame: Frame) -> int:
     """What has to be added to, or taken from, the bytes of a body in which not all is text."""
     if is_intricate(body):
-        return window
+        return frame.window
     try:
         document = msgspec.json.decode(body)
     except UNREADABLE:
         return 0
-    picture = _CLAUDE_PICTURE if model is not None and "claude" in model else _PICTURE
+    picture = _CLAUDE_PICTURE if frame.claude else _PICTURE
     change = 0
     waiting: list[tuple[str, Any]] = [("", document)]
     while waiting:
@@ -194,7 +240,7 @@ def _beyond_text(body: bytes, model: str | None, window: int) -> int:
             continue
         kinds = {name, str(node.get("type"))} if isinstance(node, dict) else {name} if isinstance(node, str) else set()
         if _is_elsewhere(node) or (kinds & _PACKED and isinstance(node, dict)):
-            return window
+            return frame.window
         if kinds & _PICTURES:
             change += picture - _packed_bytes(node)
         elif isinstance(node, dict):
@@ -219,7 +265,6 @@ def _packed_bytes(node: Any) -> int:  # any JSON value below a picture
     return 0
 
 
-@lru_cache(maxsize=1024)
 def _window(model: str | None) -> int:
     base = base_model(model) if model else ""
     if _WIDER.match(base):
@@ -227,7 +272,6 @@ def _window(model: str | None) -> int:
     return (context_window(base) if base else None) or _LARGEST_WINDOW
 
 
-@lru_cache(maxsize=1024)
 def _most_output(model: str | None) -> int:
     base = base_model(model) if model else ""
     if _NO_OUTPUT.search(base):

@@ -8,7 +8,7 @@ A budget is refused with 400, not 429: boto3 retries a 429, and a budget does no
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -52,11 +52,9 @@ def refusal(account: Account, need: int, now: float, *, final: bool) -> Refusal:
     limit = account.limit
     seconds = _seconds_left(account, now)
     if limit.kind == Kind.MONEY:
-        return Refusal(
-            400, "ServiceQuotaExceededException", _budget_text(account, need), headers=_fields([account], now)
-        )
+        return Refusal(400, "ServiceQuotaExceededException", _budget_text(account, need), headers=_fields(account, now))
     wait = seconds if final and seconds is not None else _SOON
-    headers = {"Retry-After": str(wait), "x-amz-retry-after": str(wait * 1000), **_fields([account], now)}
+    headers = {"Retry-After": str(wait), "x-amz-retry-after": str(wait * 1000), **_fields(account, now)}
     return Refusal(429, "ThrottlingException", _rate_text(account, need, seconds), headers=headers)
 
 
@@ -70,43 +68,55 @@ def unpriced(limit: Limit, model: str | None) -> Refusal:
     )
 
 
-def lines(accounts: Iterable[Account], now: float, *, anthropic: bool) -> bytes:
+def lines(accounts: Sequence[Account], now: float, *, anthropic: bool) -> bytes:
     """Return the header fields of an answer, ready to be sent; none for a call that nothing limits."""
-    told = [account for account in accounts if not account.limit.shadow]
-    if not told:
-        return b""
-    fields = _fields(told, now)
-    if anthropic:
-        fields.update(_unified(told, now))
-    return "".join(f"{name}: {value}\r\n" for name, value in fields.items()).encode()
-
-
-def _fields(accounts: Iterable[Account], now: float) -> dict[str, str]:
     policies, states = [], []
     for account in accounts:
-        name, policy = account.told or _label(account)
-        policies.append(policy)
-        scale = _MICRO if account.kind == Kind.MONEY else 1
-        seconds = _seconds_left(account, now)
-        states.append(f'"{name}";r={account.remaining() // scale}' + (f";t={seconds}" if seconds is not None else ""))
-    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(states)}
+        if not account.limit.shadow:
+            name, policy, scale = account.told or _label(account)
+            policies.append(policy)
+            left, free = account.left, account.lease.free
+            remaining = (left if left > 0 else 0) + (free if free > 0 else 0)  # noqa: FURB136  # max costs as much as all else here
+            ends_at = account.ends_at
+            if ends_at is None:
+                states.append(f"{name}{remaining // scale}")
+            else:
+                states.append(f"{name}{remaining // scale};t={int(ends_at - now) + 1}")
+    if not policies:
+        return b""
+    text = f"RateLimit-Policy: {', '.join(policies)}\r\nRateLimit: {', '.join(states)}\r\n"
+    if anthropic:
+        text += "".join(f"{name}: {value}\r\n" for name, value in _unified(accounts, now).items())
+    return text.encode()
 
 
-def _label(account: Account) -> tuple[str, str]:
+def _fields(account: Account, now: float) -> dict[str, str]:
+    name, policy, scale = account.told or _label(account)
+    seconds = _seconds_left(account, now)
+    state = f"{name}{account.remaining() // scale}" + (f";t={seconds}" if seconds is not None else "")
+    return {"RateLimit-Policy": policy, "RateLimit": state}
+
+
+def _label(account: Account) -> tuple[str, str, int]:
     """Write what is the same for every call, once for as long as the limit is as it is."""
     limit = account.limit
     name = limit_name(limit)
     scale = _MICRO if limit.kind == Kind.MONEY else 1
     window = f";w={_window_seconds(limit.period)}" if limit.period else ""
-    account.told = name, f'"{name}";q={account.most // scale}{window}{_UNITS.get(limit.kind, "")}'
+    account.told = f'"{name}";r=', f'"{name}";q={account.most // scale}{window}{_UNITS.get(limit.kind, "")}', scale
     return account.told
 
 
-def _unified(accounts: Iterable[Account], now: float) -> dict[str, str]:
+def _unified(accounts: Sequence[Account], now: float) -> dict[str, str]:
     """Return what Claude Code shows of a plan's windows: how full the fullest short and the fullest long one is."""
     fullest: dict[str, tuple[float, int]] = {}
     for account in accounts:
-        if account.limit.kind == Kind.CONCURRENCY or account.limit.period == MINUTE or not account.most:
+        if (
+            account.limit.shadow
+            or account.limit.kind == Kind.CONCURRENCY
+            or account.limit.period == MINUTE
+            or not account.most
+        ):
             continue
         claim = "5h" if 0 < _window_seconds(account.limit.period) <= _SESSION_SECONDS else "7d"
         full = min(1.0, max(0.0, 1 - account.remaining() / account.most))
@@ -191,7 +201,7 @@ def _moment(when: float | None) -> str:
 
 
 def _seconds_left(account: Account, now: float) -> int | None:
-    return None if account.ends_at is None else max(1, math.ceil(account.ends_at - now))
+    return None if account.ends_at is None else max(1, int(account.ends_at - now) + 1)
 
 
 def _window_seconds(period: str) -> int:

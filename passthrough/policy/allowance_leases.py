@@ -148,7 +148,7 @@ class Account:
         self.block = _FIRST_BLOCK
         self.usual = 1
         self.lowered = False
-        self.told: tuple[str, str] | None = None  # kept for `allowance_answers`
+        self.told: tuple[str, str, int] | None = None  # kept for `allowance_answers`
 
     def restrict(self, limit: Limit, most: int) -> None:
         """Take over a limit that was changed. What a lowered one leaves too much is given back first."""

@@ -11,7 +11,8 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Final, NamedTuple
 
 from passthrough.bedrock import bounds
-from passthrough.bedrock.operations import Call
+from passthrough.bedrock.bounds import Frame
+from passthrough.bedrock.operations import Body, Call
 from passthrough.bedrock.prices import GUARDRAIL, Price, PriceBook, Rates
 from passthrough.bedrock.requested import units_requested
 from passthrough.bedrock.usage import Usage
@@ -47,6 +48,9 @@ class _Dearest:
         return dearest
 
 
+_FREE: Final = Bound(0, 0)
+_GUARDS: Final = frozenset({"ApplyGuardrail", "InvokeGuardrailChecks"})
+_UNSEEN: Final = _Dearest((), {})
 _ANYTHING: Final = Usage(input_tokens=1, source="body")
 _NOTHING_DUE: Final = _Dearest(((-1, 0, 0),), {})  # capacity that is paid by the hour
 
@@ -74,49 +78,43 @@ class Estimates:
         self._bytes_per_token = bytes_per_token
         self._rates: dict[tuple[str, str, bool, bool], _Dearest | None] = {}
 
-    def bound(
-        self, call: Call, entry: Entry, body: bytes | None, length: int, *, money: bool, chooses: bool = False
-    ) -> Bound:
-        """Bound a call; the price is worked out if `money`. `chooses`: a header asks for a tier or latency."""
-        if bounds.is_free(call):
-            return Bound(0, 0)
+    def bound(self, call: Call, entry: Entry, body: Body | None, length: int, *, money: bool) -> Bound:
+        """Bound a call; its price is worked out if `money`. The entry's tier and latency are those a header asks for."""
         model = entry.billed_model or entry.model
-        tokens_in = bounds.input_bound(call, model, body, length)
-        tokens_out = bounds.output_bound(call, model, body)
-        rated_in, rated_out = tokens_in, tokens_out
+        frame = bounds.frame_of(call.operation, model)
+        if frame.free:
+            return _FREE
+        tokens_in = bounds.input_bound(frame, body, length)
+        tokens_out = bounds.output_bound(frame, body)
+        cost = self._cost(call, entry, frame, body, tokens_in, tokens_out) if money else None
         if self._assumed is not None:
-            rated_out = bounds.output_bound(call, model, body, assumed=self._assumed)
+            tokens_out = bounds.output_bound(frame, body, assumed=self._assumed)
         if self._bytes_per_token != 1.0:
-            rated_in = int(tokens_in / self._bytes_per_token)
-        cost = self._cost(call, entry, model, body, tokens_in, tokens_out, chooses=chooses) if money else None
-        return Bound(rated_in + rated_out, cost)
+            tokens_in = int(tokens_in / self._bytes_per_token)
+        return Bound(tokens_in + tokens_out, cost)
 
     def _cost(
-        self,
-        call: Call,
-        entry: Entry,
-        model: str | None,
-        body: bytes | None,
-        tokens_in: int,
-        tokens_out: int,
-        *,
-        chooses: bool,
+        self, call: Call, entry: Entry, frame: Frame, body: Body | None, tokens_in: int, tokens_out: int
     ) -> int | None:
-        if call.operation.name in {"ApplyGuardrail", "InvokeGuardrailChecks"}:
+        model = entry.billed_model or entry.model
+        if call.operation.name in _GUARDS:
             cost = self._guardrail(entry, entry.request_bytes or len(body or b""))
         elif model is None:
             return None
         else:
-            chooses = chooses or body is None or _chooses(body)
+            chooses = body is None or bool(entry.tier or entry.latency) or _chooses(body, frame)
             # of others, caching is AWS's to decide
-            caches = body is None or "claude" not in model or b'"cachePoint"' in body or b'"cache_control"' in body
-            dearest = self._dearest(self._stands_for(model) or model, entry.region or "", chooses, caches)
+            caches = not frame.claude or body is None or b'"cachePoint"' in body or b'"cache_control"' in body
+            region = entry.region or ""
+            dearest = self._rates.get((model, region, chooses, caches), _UNSEEN)
+            if dearest is _UNSEEN:
+                dearest = self._dearest(model, region, chooses, caches)
             if dearest is None:
                 return None
-            cost = self._units(call, model, body, dearest)
+            cost = self._units(call, model, body, dearest) if dearest.units else None
             if cost is None and dearest.steps:
                 cost = dearest.cost(tokens_in, tokens_out)
-        return self._times(cost, entry) if cost is not None else None
+        return cost if cost is None or not self._multipliers else self._times(cost, entry)
 
     def _guardrail(self, entry: Entry, length: int) -> int | None:
         price = self._book.price_of(GUARDRAIL, entry.region or "")
@@ -126,22 +124,23 @@ class Estimates:
         per_unit = sum(price.units.values(), Decimal(0))
         return picodollars_up(per_unit * (2 * (length // _TEXT_UNIT) + 2))
 
-    def _units(self, call: Call, model: str, body: bytes | None, dearest: _Dearest) -> int | None:
+    def _units(self, call: Call, model: str, body: Body | None, dearest: _Dearest) -> int | None:
         """Cost of what is charged by the piece: then it is known before the call."""
-        if not dearest.units or body is None:
+        if body is None:
             return None
         units = units_requested(call.operation.name, model, body)
         if not units or not units.keys() <= dearest.units.keys():
             return None
         return picodollars_up(sum((Decimal(str(n)) * dearest.units[name] for name, n in units.items()), Decimal(0)))
 
-    def _dearest(self, model: str, region: str, chooses: bool, caches: bool) -> _Dearest | None:  # noqa: FBT001  # a key of the memory below
-        key = (model, region, chooses, caches)
-        if key not in self._rates:
-            if len(self._rates) >= _KEPT:
-                self._rates.clear()
-            self._rates[key] = self._look_up(model, region, chooses=chooses, caches=caches)
-        return self._rates[key]
+    def _dearest(self, model: str, region: str, chooses: bool, caches: bool) -> _Dearest | None:  # noqa: FBT001  # a key of the memory
+        if len(self._rates) >= _KEPT:
+            self._rates.clear()
+        stands_for = self._stands_for(model)
+        dearest = self._look_up(stands_for or model, region, chooses=chooses, caches=caches)
+        if dearest is not None or stands_for:  # what a profile stands for may yet be found out
+            self._rates[model, region, chooses, caches] = dearest
+        return dearest
 
     def _look_up(self, model: str, region: str, *, chooses: bool, caches: bool) -> _Dearest | None:
         plain = self._book.price_of(model, region)
@@ -158,16 +157,17 @@ class Estimates:
         return _Dearest(tuple(steps), plain.units) if steps or plain.units else None
 
     def _times(self, cost: int, entry: Entry) -> int:
-        if not self._multipliers:
-            return cost
         factor = Decimal(1)
         for subject, name in (("key", entry.key_alias), ("team", entry.team_id)):
             factor *= self._multipliers.get(f"{subject}:{name}", Decimal(1))
         return int((cost * factor).to_integral_value(ROUND_CEILING))
 
 
-def _chooses(body: bytes) -> bool:
-    return b'"serviceTier"' in body or b'"service_tier"' in body or b'"performanceConfig"' in body or b'"speed"' in body
+def _chooses(body: Body, frame: Frame) -> bool:
+    """Whether the request asks for a tier or a latency."""
+    if frame.converse:
+        return b'"serviceTier"' in body or b'"performanceConfig"' in body
+    return b'"service_tier"' in body or b'"performanceConfig"' in body or b'"speed"' in body or b'"serviceTier"' in body
 
 
 def _steps(price: Price, *, caches: bool) -> list[tuple[int, int, int]]:

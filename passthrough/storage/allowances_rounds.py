@@ -106,7 +106,7 @@ class Rounds:
             self._end(ended)
 
     def heard(self, words: Sequence[str]) -> None:
-        """Hear another: `ask ALLOWANCE QUESTION ASKER`, `have ALLOWANCE QUESTION HOLDER AMOUNT`, `report ALLOWANCE…`."""
+        """Hear another: `ask ALLOWANCE QUESTION ASKER`, `have ALLOWANCE QUESTION HOLDER AMOUNT`, `report ALLOWANCE`."""
         if words[0] == "have":
             self._asks.answered(words[2], words[3])
         elif words[0] == "report":
