@@ -123,7 +123,9 @@ class Record:
             if not self._recorder.has_room_for_a_stranger():
                 self._recorder.count(entry)
                 return
-        self._recorder.take(entry, self._usage())
+        usage = self._usage()
+        self.usage = self.received = None  # they lead back here: without them bodies are freed with the call
+        self._recorder.take(entry, usage)
 
     def _usage(self) -> Usage:
         usage = self.usage() if self.usage is not None else NOTHING
