@@ -7,13 +7,15 @@ import msgspec
 
 from passthrough.bedrock.models import base_model
 from passthrough.bedrock.named import is_intricate
-from passthrough.bedrock.operations import Body
+from passthrough.bedrock.operations import Body, Operation
 from passthrough.bedrock.usage import UNREADABLE
 
 # One search unit is a query with up to this many documents, https://aws.amazon.com/bedrock/pricing/ (Rerank models).
 _DOCUMENTS_PER_UNIT = 100
 _MAX_IMAGES = 64  # AWS allows 5 a call; more is garbage
 _SIZES = (512, 1024, 2048)  # the steps of AWS's image prices, in pixels of the longer side
+_RERANK = ".rerank-"
+_DRAW = ("stability.", "amazon.titan-image-", "amazon.nova-canvas-")
 _DEFAULT_SIDE = 1024  # what Titan Image Generator and Nova Canvas draw when the request does not say
 
 
@@ -42,6 +44,15 @@ class _Image(msgspec.Struct):
     samples: Any = 1  # Stable Diffusion XL
 
 
+def has_to_be_read(operation: Operation, model: str | None) -> bool:
+    """Whether the record needs the request's body: it names the model, or says how many units are bought.
+
+    `model` is that of the path. Without the body such a call would cost nothing, and a client decides by a header
+    whether a body is read before it goes up.
+    """
+    return bool(operation.body_models) or (operation.name == "InvokeModel" and _is_by_unit(base_model(model or "")))
+
+
 def units_requested(operation: str, model: str | None, body: Body) -> Mapping[str, float]:
     """Count the units of a request: empty for what is priced by tokens, and for a body that cannot be read."""
     if is_intricate(body):
@@ -53,14 +64,18 @@ def units_requested(operation: str, model: str | None, body: Body) -> Mapping[st
             return {"searches": float(len(asked.queries) * _search_units(len(asked.sources)))}
         if operation != "InvokeModel":
             return {}
-        if ".rerank-" in base:
+        if _RERANK in base:
             documents = msgspec.json.decode(body, type=_InvokedRerank).documents
             return {"searches": float(_search_units(len(documents)))}
-        if base.startswith(("stability.", "amazon.titan-image-", "amazon.nova-canvas-")):
+        if base.startswith(_DRAW):
             return _images(base, msgspec.json.decode(body, type=_Image))
     except UNREADABLE:
         pass
     return {}
+
+
+def _is_by_unit(base: str) -> bool:
+    return _RERANK in base or base.startswith(_DRAW)
 
 
 def _search_units(documents: int) -> int:

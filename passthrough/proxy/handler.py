@@ -13,6 +13,7 @@ from aiohttp import HttpVersion11, web
 
 from passthrough.bedrock.eventstream import exception_frame
 from passthrough.bedrock.operations import Body
+from passthrough.bedrock.requested import has_to_be_read
 from passthrough.errors import ClientGone, Refusal, Unavailable, UpstreamFailure
 from passthrough.proxy.admit import Admission, Admit
 from passthrough.proxy.authenticate import Authenticate
@@ -123,14 +124,15 @@ class Handler:
         return response
 
     async def _sign(self, request: web.BaseRequest, admission: Admission, secret: str, record: Record) -> Outgoing:
-        payload = await self.receive(request, whole=admission.needs_body)
+        call = admission.call
+        payload = await self.receive(request, whole=admission.needs_body or has_to_be_read(call.operation, call.model))
         record.entry.request_bytes = payload.length
         record.entry.identity = self.compose.identity_name
         if payload.body is not None:
             admission.check(payload.body)
-            record.request_body(admission.call.operation, payload.body)
+            record.request_body(call.operation, payload.body)
         forwarded = self.headers.choose(request.raw_headers, secret)
-        return self.compose(request.method, admission.call, admission.region, forwarded, payload)
+        return self.compose(request.method, call, admission.region, forwarded, payload)
 
     def _answer(self, request: web.BaseRequest, admission: Admission, record: Record, body: Body) -> Answer:
         entry = record.entry
