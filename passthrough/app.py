@@ -15,12 +15,13 @@ from passthrough.bedrock.endpoints import Endpoints
 from passthrough.bedrock.operations import Service as ServiceName
 from passthrough.bedrock.prices import PriceBook
 from passthrough.bedrock.supplement import entries_of
-from passthrough.errors import Unavailable, UserError
+from passthrough.errors import Refusal, Unavailable, UserError
 from passthrough.identities import FixedIdentity, Identity
 from passthrough.metrics import CONTENT_TYPE, Metrics
 from passthrough.metrics_merged import merged_metrics
 from passthrough.policy.credentials import Credentials
 from passthrough.policy.keys import digest
+from passthrough.policy.ledger import uuid7
 from passthrough.policy.pricing import Pricing, multipliers_of
 from passthrough.probes import Probes
 from passthrough.proxy.admit import Admit
@@ -32,6 +33,7 @@ from passthrough.proxy.outgoing import Compose
 from passthrough.proxy.profiles import profiles
 from passthrough.proxy.receive import Receive
 from passthrough.proxy.record import Recorder
+from passthrough.proxy.refuse import refuse
 from passthrough.proxy.sign import Signer, canonical_query
 from passthrough.settings import Settings
 from passthrough.storage.database import open_database
@@ -216,8 +218,8 @@ def _probes(settings: Settings, handler: Handler, ledger: Ledger, exposition: Ca
 async def _no_such_route(request: web.Request) -> web.Response:
     """What is neither a pass-through path nor one of ours."""
     message = f"There is nothing at {request.raw_path[:200]}: calls go to /bedrock/…, the admin API is at /docs."
-    error = {"message": message, "type": "not_found_error", "param": None, "code": "404"}
-    return web.json_response({"error": error}, status=404)
+    # in AWS's shape too: an SDK whose base URL lacks the prefix ends here, and should show the sentence
+    return refuse(Refusal(404, "UnknownOperationException", message), uuid7(time.time()))
 
 
 async def _name_server(request: web.Request, response: web.StreamResponse) -> None:  # noqa: ARG001  # the interface

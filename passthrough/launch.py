@@ -49,7 +49,7 @@ def run(settings: Settings, *, migrate: bool, tls: ssl.SSLContext | None, sandbo
         credentials = None
         if sandbox:
             credentials = DEFAULT_CREDENTIALS
-            settings = _at_sandbox(settings, supervisor)
+            settings = _at_sandbox(settings, supervisor, sock)
             key = trial_key(settings.data_dir, url)
             scheme, host = "https" if tls else "http", f"[{settings.host}]" if ":" in settings.host else settings.host
             sys.stdout.write(introduction(key, f"{scheme}://{host}:{sock.getsockname()[1]}"))
@@ -68,7 +68,7 @@ def run(settings: Settings, *, migrate: bool, tls: ssl.SSLContext | None, sandbo
 
         for number in range(settings.workers):
             supervisor.add(f"worker {number + 1}", worker)
-        supervisor.run()
+        supervisor.run(at_stop=sock.close)  # else its backlog would take connections that nobody accepts
 
 
 def _raise_file_limit() -> None:
@@ -106,7 +106,7 @@ def _with_master_key(settings: Settings) -> Settings:
     return replace(settings, master_key=path.read_text().strip())
 
 
-def _at_sandbox(settings: Settings, supervisor: Supervisor) -> Settings:
+def _at_sandbox(settings: Settings, supervisor: Supervisor, workers_sock: socket.socket) -> Settings:
     """Put a sandbox beside the workers, and its address in place of AWS's."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -118,6 +118,7 @@ def _at_sandbox(settings: Settings, supervisor: Supervisor) -> Settings:
         loop.add_signal_handler(signal.SIGTERM, ended.set)
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # the parent says when
         at_end_of(life, ended.set)
+        workers_sock.close()  # inherited: it would listen for as long as any process has it open
         async with Sandbox(port=port):
             await ended.wait()
 

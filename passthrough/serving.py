@@ -43,13 +43,14 @@ class Protocol(web.RequestHandler):
     """aiohttp's server protocol, with a bound on a request's head, and a refusal in our shape for what is not HTTP."""
 
     # Its parent has slots, and so has it: there is one of these for every connection.
-    __slots__ = ("_head_bytes", "_last_body", "_too_much")
+    __slots__ = ("_ends", "_head_bytes", "_last_body", "_too_much")
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._head_bytes = 0
         self._last_body: StreamReader | None = None
         self._too_much = False
+        self._ends = False
 
     def data_received(self, data: bytes) -> None:
         if self._too_much:
@@ -94,8 +95,12 @@ class Protocol(web.RequestHandler):
         """Answer in our shape where aiohttp itself says no: to a target that is no path, to an odd expectation."""
         if isinstance(resp, web.HTTPException):
             code = "UnknownOperationException" if resp.status == HTTPStatus.NOT_FOUND else "ValidationException"
-            resp = refuse(Refusal(resp.status, code, f"The request cannot be served: {resp.reason}."), uuid7(time.time()))
+            refusal = Refusal(resp.status, code, f"The request cannot be served: {resp.reason}.")
+            resp = refuse(refusal, uuid7(time.time()))
             resp.force_close()
+        if self._ends:
+            resp.force_close()
+            self._close = request.content.is_eof()  # else aiohttp reads the rest of it first
         return await super().finish_response(request, resp, start_time)
 
     def close(self) -> None:
@@ -104,6 +109,7 @@ class Protocol(web.RequestHandler):
         aiohttp would go deaf instead: a body that is still on its way would never arrive, and a client that keeps
         an idle connection would send its next call into it.
         """
+        self._ends = True
         if not self._request_in_progress:
             self.force_close()
 

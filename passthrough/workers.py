@@ -45,8 +45,8 @@ class Supervisor:
         """`serves_others`: stop it after those that need it."""
         self._children.append(_Child(name, run, serves_others))
 
-    def run(self) -> None:
-        """Start all; return when all have ended after SIGTERM or SIGINT."""
+    def run(self, *, at_stop: Callable[[], None] = lambda: None) -> None:
+        """Start all; return when all have ended after SIGTERM or SIGINT. `at_stop` is called when that comes."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         for child in self._children:
             self._start(child)
@@ -55,6 +55,7 @@ class Supervisor:
             if received is not None and received.si_signo != signal.SIGCHLD:
                 self._tell(received.si_signo, lambda child: not child.serves_others)
                 self._stopping = True
+                at_stop()
             self._reap()
             if self._stopping and not any(child.pid for child in self._children if not child.serves_others):
                 self._tell(signal.SIGTERM, lambda child: child.serves_others)

@@ -137,10 +137,7 @@ class Handler:
     def _answer(self, request: web.BaseRequest, admission: Admission, record: Record, body: Body) -> Answer:
         entry = record.entry
 
-        keeps_open = request.keep_alive and request.version >= HttpVersion11 and not self.draining
         added = b"x-passthrough-call-id: %b\r\n" % entry.call_id.encode()
-        if not keeps_open:
-            added += b"Connection: close\r\n"
 
         def begins(head: Head) -> tuple[Meter, bytes]:
             record.answer_begins()
@@ -152,10 +149,16 @@ class Handler:
             decoded = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers]
             counted = meter(admission.call, head.status, decoded, body)
             record.usage = counted.usage
-            return counted, added
+            if self.draining:  # it may have begun since the call did
+                answer.keeps_open = False
+            return counted, added if answer.keeps_open else added + b"Connection: close\r\n"
 
         answer = Answer(
-            begins=begins, ends=record.close, left=record.client_gone, interrupted=INTERRUPTED, keeps_open=keeps_open
+            begins=begins,
+            ends=record.close,
+            left=record.client_gone,
+            interrupted=INTERRUPTED,
+            keeps_open=request.keep_alive and request.version >= HttpVersion11,
         )
         record.received = lambda: answer.received_bytes
         return answer

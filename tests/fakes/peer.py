@@ -58,7 +58,7 @@ async def until(condition: Callable[[], object]) -> None:
     """Let the loop turn until something is so that no event tells of."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():  # noqa: ASYNC110  # see above
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
 
 
 class _Cut(Exception):  # noqa: N818  # never leaves this module
@@ -235,7 +235,11 @@ async def connect(
     if receive_buffer is not None:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     async with asyncio.timeout(PATIENCE_SECONDS):
-        await asyncio.get_running_loop().sock_connect(raw, (host, int(port)))
+        try:
+            await asyncio.get_running_loop().sock_connect(raw, (host, int(port)))
+        except BaseException:
+            raw.close()
+            raise
         reader, writer = await asyncio.open_connection(
             sock=raw,
             ssl=tls,

@@ -1,0 +1,279 @@
+"""The server is told to stop: what is open finishes, nothing begins, and the books are closed."""
+
+import asyncio
+import gc
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from passthrough.sandbox import DEFAULT_CREDENTIALS
+from passthrough.serving import listen, serve
+from passthrough.settings import Settings
+from tests.fakes.calls import BODY, CONVERSE, STREAM, ask, call, call_head
+from tests.fakes.peer import connect, until
+from tests.fakes.running import MASTER_KEY, command, select
+from tests.fakes.upstream import LAST_CHUNK, Incoming, Upstream, chunk, stream_head, text_frame, usage_frame
+
+FRAME = text_frame("one")
+READINESS = b"GET /health/readiness HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+class Serving:
+    """`serve` as the program runs it, in this process: `stop` is what SIGTERM does."""
+
+    def __init__(self, url: str, database_url: str, task: "asyncio.Task[None]") -> None:
+        self.url = url
+        self.task = task
+        self._database_url = database_url
+
+    async def stop(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.sleep(0.05)  # the signal comes by a pipe of the loop's own
+
+    async def ended(self) -> None:
+        async with asyncio.timeout(10):
+            await self.task
+
+    async def rows(self) -> list[dict[str, Any]]:
+        return await select(self._database_url, "SELECT * FROM ledger ORDER BY call_id")
+
+
+Serve = Callable[..., Awaitable[Serving]]
+
+
+@pytest.fixture
+async def served(upstream: Upstream, database_url: str, tmp_path: Path) -> AsyncIterator[Serve]:
+    async with AsyncExitStack() as stack:
+
+        async def start(**settings: Any) -> Serving:
+            return await stack.enter_async_context(_serving(upstream, database_url, tmp_path, **settings))
+
+        yield start
+
+
+@asynccontextmanager
+async def _serving(upstream: Upstream, database_url: str, data_dir: Path, **wanted: Any) -> AsyncIterator[Serving]:
+    settings = Settings(
+        **{"master_key": MASTER_KEY, "data_dir": data_dir, "log_level": "warning", "runtime_endpoint": upstream.url}
+        | wanted
+    )
+    sock = listen("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+    thresholds = gc.get_threshold()
+    task = asyncio.create_task(serve(settings, sock, database_url=database_url, sandbox=DEFAULT_CREDENTIALS))
+    try:
+        async with connect(url) as client:  # it listens from the start; it answers when it serves
+            assert (await ask(client, READINESS)).status == 200
+        yield Serving(url, database_url, task)
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(number)
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+
+
+class Stream:
+    """Sends a frame, and the rest when `go_on` is set."""
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, peer: Incoming) -> None:
+        await peer.request()
+        await peer.send(stream_head() + chunk(FRAME))
+        await self.go_on.wait()
+        await peer.send(chunk(usage_frame(1, 2)) + LAST_CHUNK)
+        await peer.gone()
+
+
+async def test_an_open_stream_finishes_and_is_recorded(served: Serve, upstream: Upstream) -> None:
+    serving = await served()
+    upstream.script = script = Stream()
+    async with connect(serving.url) as client:
+        await client.send(call(STREAM))
+        first = await client.head()
+        await serving.stop()
+        with pytest.raises(ConnectionError):
+            async with connect(serving.url):
+                pass
+        assert not serving.task.done()
+        script.go_on.set()
+        assert (await client.body(*first)).ending == "whole"
+        await serving.ended()
+    (row,) = await serving.rows()
+    assert (row["outcome"], row["output_tokens"]) == ("ok", 2)
+
+
+async def test_a_connection_that_is_idle_is_closed_at_once(served: Serve, upstream: Upstream) -> None:
+    serving = await served()
+    upstream.script = script = Stream()
+    async with connect(serving.url) as busy, connect(serving.url) as idle, connect(serving.url) as fresh:
+        assert (await ask(idle, READINESS)).status == 200
+        await busy.send(call(STREAM))
+        first = await busy.head()
+        await serving.stop()
+        assert await idle.gone() == "fin"
+        assert await fresh.gone() == "fin"
+        assert not serving.task.done()
+        script.go_on.set()
+        assert (await busy.body(*first)).ending == "whole"
+        await serving.ended()
+
+
+@pytest.mark.parametrize("fields", [(), ("x-amz-content-sha256: " + "0" * 64,)], ids=["collected", "as it comes"])
+async def test_a_body_that_is_on_its_way_arrives(served: Serve, upstream: Upstream, fields: tuple[str, ...]) -> None:
+    serving = await served()
+    async with connect(serving.url) as client:
+        await client.send(call_head(CONVERSE, f"Content-Length: {len(BODY)}", *fields), BODY[:10])
+        await asyncio.sleep(0.05)  # that the handler waits for more shows nowhere
+        await serving.stop()
+        assert not serving.task.done()
+        got = await ask(client, BODY[10:])
+        assert got.status == 200
+        assert got.values("Connection") == ["close"]
+        assert await client.gone() == "fin"
+        await serving.ended()
+    assert upstream.requests[-1].body == BODY
+    (row,) = await serving.rows()
+    assert row["outcome"] == "ok"
+
+
+async def test_nothing_begins_on_a_connection_that_is_open(served: Serve, upstream: Upstream) -> None:
+    serving = await served()
+    upstream.script = script = Stream()
+    async with connect(serving.url) as client:
+        await client.send(call(STREAM) + call())
+        first = await client.head()
+        await serving.stop()
+        script.go_on.set()
+        assert (await client.body(*first)).ending == "whole"
+        await serving.ended()
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("how", ["a second signal", "the end of the drain time"])
+async def test_what_does_not_finish_is_cut_and_told_so(served: Serve, upstream: Upstream, how: str) -> None:
+    serving = await served(drain_seconds=0.3 if how != "a second signal" else 300.0)
+    upstream.script = Stream()
+    async with connect(serving.url) as client:
+        await client.send(call(STREAM))
+        first = await client.head()
+        await serving.stop()
+        if how == "a second signal":
+            await serving.stop()
+        got = await client.body(*first)
+        assert got.ending == "fin"
+        assert got.body.startswith(FRAME)
+        assert b"internalServerException" in got.body
+        await serving.ended()
+    (row,) = await serving.rows()
+    assert (row["outcome"], row["status"]) == ("cut", 200)
+
+
+async def test_one_who_reads_to_the_connections_end_is_reset(served: Serve, upstream: Upstream) -> None:
+    serving = await served(drain_seconds=0.1)
+    upstream.script = Stream()
+    async with connect(serving.url) as client:
+        await client.send(call(STREAM, version="HTTP/1.0"))
+        first = await client.head()
+        await serving.stop()
+        assert (await client.body(*first)).ending == "reset"
+        await serving.ended()
+
+
+@pytest.mark.parametrize("drain", [10.0, 0.2])
+async def test_the_call_of_a_client_that_left_is_on_record(served: Serve, upstream: Upstream, drain: float) -> None:
+    serving = await served(drain_seconds=drain)
+    upstream.script = script = Stream()
+    async with connect(serving.url) as client:
+        await client.send(call(STREAM))
+        await client.head()
+        client.reset()
+    await serving.stop()
+    assert not serving.task.done()
+    if drain > 1:
+        script.go_on.set()
+    await serving.ended()
+    (row,) = await serving.rows()
+    assert row["outcome"] == "client_gone"
+    assert row["usage_source"] == ("stream" if drain > 1 else "estimate")
+
+
+async def test_the_program_finishes_what_is_open_and_ends_well(
+    upstream: Upstream, shared_database: str, tmp_path: Path
+) -> None:
+    upstream.script = script = Stream()
+    async with _program(upstream, shared_database, tmp_path) as program, connect(program.url) as client:
+        await client.send(call(STREAM))
+        first = await client.head()
+        program.tell(signal.SIGTERM)
+        await _refused(program.url)
+        script.go_on.set()
+        assert (await client.body(*first)).ending == "whole"
+        assert await asyncio.to_thread(program.ended) == 0
+    assert {"draining", "call", "stopped"} <= {line["event"] for line in program.lines}
+
+
+async def test_many_workers_finish_what_is_open_and_accept_nothing_more(
+    upstream: Upstream, shared_database: str, tmp_path: Path
+) -> None:
+    upstream.script = script = Stream()
+    async with (
+        _program(upstream, shared_database, tmp_path, "--workers", "2") as program,
+        connect(program.url) as client,
+    ):
+        await client.send(call(STREAM))
+        first = await client.head()
+        program.tell(signal.SIGTERM)
+        await _refused(program.url)
+        script.go_on.set()
+        assert (await client.body(*first)).ending == "whole"
+        assert await asyncio.to_thread(program.ended) == 0
+
+
+async def test_a_worker_that_is_killed_is_replaced(upstream: Upstream, shared_database: str, tmp_path: Path) -> None:
+    async with _program(upstream, shared_database, tmp_path, "--workers", "2") as program:
+        pids = [line["pid"] for line in program.lines if line["event"] == "serving"]
+        os.kill(pids[0], signal.SIGKILL)
+        await until(lambda: len({line["pid"] for line in program.lines if line["event"] == "serving"}) == 3)
+        for _ in range(10):
+            async with connect(program.url) as client:
+                assert (await ask(client)).status == 200
+
+
+async def _refused(url: str) -> None:
+    """Wait until nobody listens there any more."""
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                async with connect(url) as client:
+                    await client.gone()
+            except ConnectionError:
+                return
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def _program(upstream: Upstream, database_url: str, data_dir: Path, *arguments: str) -> AsyncIterator[Any]:
+    """The program in a process of its own; it blocks, so threads start and end it."""
+    running = command(
+        data_dir,
+        *arguments,
+        DATABASE_URL=database_url,
+        AWS_ACCESS_KEY_ID=DEFAULT_CREDENTIALS.access_key,
+        AWS_SECRET_ACCESS_KEY=DEFAULT_CREDENTIALS.secret_key,
+        AWS_ENDPOINT_URL_BEDROCK_RUNTIME=upstream.url,
+    )
+    program = await asyncio.to_thread(running.__enter__)
+    try:
+        yield program
+    finally:
+        await asyncio.to_thread(running.__exit__, None, None, None)
