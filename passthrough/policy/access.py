@@ -21,6 +21,8 @@ from passthrough.policy.keys import VirtualKey
 
 # LiteLLM's names for groups of routes; all of ours that a key can reach are calls of a model's service.
 _EVERY_ROUTE: Final = frozenset({"llm_api_routes", "*"})
+# First labels of paths below a resource that has to be listed.
+_RESOURCE_LABELS: Final = frozenset({("agentId",), ("flowIdentifier",), ("knowledgeBaseId",)})
 _KEPT: Final = 1024  # verdicts of a list on a model: keys are many, but they ask for the same few models all day
 # Fields by which a server behind us could be told to read another request than the one that was judged. Nobody says
 # that AWS's front ends heed them, nobody that they don't; no client of Bedrock sends one.
@@ -92,7 +94,9 @@ def check_model(key: VirtualKey, call: Call, stands_for: str | None = None) -> N
         case ModelPlace.UNKNOWN:
             _refuse_unknown()
         case ModelPlace.BODY | ModelPlace.NONE:
-            return
+            # no model runs, but what is read or stopped there is the resource's: documents, memories, executions
+            if call.resource is not None and call.operation.labels[:1] in _RESOURCE_LABELS:
+                _require(key, call.resource)
 
 
 def check_body(key: VirtualKey, call: Call, body: Body) -> None:

@@ -128,3 +128,35 @@ async def test_a_body_that_is_judged_may_not_be_compressed() -> None:
     await admitted(key(), CHAT, {"content-encoding": "gzip"})
     with pytest.raises(Refusal, match="plain JSON"):  # and unannounced it is no JSON
         access.check_body(key(HAIKU), route("POST", CHAT), gzip.compress(json.dumps({"model": HAIKU}).encode()))
+
+
+OF_A_RESOURCE = [
+    ("POST", "/knowledgebases/RESOURCE12/datasources/D/documents/X/content"),
+    ("POST", "/knowledgebases/RESOURCE12/datasources/D/get-ingested-document-acl"),
+    ("GET", "/agents/RESOURCE12/agentAliases/A/memories"),
+    ("DELETE", "/agents/RESOURCE12/agentAliases/A/memories"),
+    ("GET", "/flows/RESOURCE12/aliases/A/executions/E"),
+    ("POST", "/flows/RESOURCE12/aliases/A/executions/E/stop"),
+    ("GET", "/flows/RESOURCE12/executions"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), OF_A_RESOURCE)
+def test_what_belongs_to_a_resource_that_is_not_listed_is_out_of_reach(method: str, path: str) -> None:
+    call = route(method, "/bedrock" + path)
+    assert call.operation.name
+    access.check_model(key(), call)
+    access.check_model(key(HAIKU, "RESOURCE12"), call)
+    with pytest.raises(Refusal):
+        access.check_model(key(HAIKU), call)
+
+
+def test_sessions_guardrails_and_the_catalogue_are_everybodys() -> None:
+    for method, path in (
+        ("PUT", "/sessions/"),
+        ("GET", "/sessions/s1/"),
+        ("POST", "/guardrail/g1/version/1/apply"),
+        ("GET", "/foundation-models"),
+        ("GET", "/async-invoke"),
+    ):
+        access.check_model(key(HAIKU), route(method, "/bedrock" + path))
