@@ -79,7 +79,7 @@ class Estimates:
         self._rates: dict[tuple[str, str, bool, bool], _Dearest | None] = {}
 
     def bound(self, call: Call, entry: Entry, body: Body | None, length: int, *, money: bool) -> Bound:
-        """Bound a call; its price is worked out if `money`. The entry's tier and latency are those a header asks for."""
+        """Bound a call; its price is worked out if `money`. The entry's tier and latency are what a header asks for."""
         model = entry.billed_model or entry.model
         frame = bounds.frame_of(call.operation, model)
         if frame.free:

@@ -39,6 +39,9 @@ def attribute(entry: Entry, headers: Mapping[str, str]) -> None:
     entry.session_id = _text(get("x-claude-code-session-id"))
     entry.client_invocation_id = _text(get("amz-sdk-invocation-id"))
     entry.attempt = _attempt(get("amz-sdk-request"))
+    # what is asked for; the answer says what it was
+    entry.tier = _text(get("X-Amzn-Bedrock-Service-Tier"))
+    entry.latency = _text(get("X-Amzn-Bedrock-PerformanceConfig-Latency"))
     tags = get("x-litellm-tags")
     if tags:
         named = (tag.strip() for tag in tags.split(",", MOST_TAGS)[:MOST_TAGS])

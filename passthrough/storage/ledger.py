@@ -59,7 +59,8 @@ class Ledger:
     """Records calls. An async context manager: it owns the journal and the task that ships it.
 
     `directory` is shared by all processes of one data directory; `connect` opens a bare connection. Opening
-    raises `UserError` when the directory cannot be written. Make it after a fork, not before.
+    raises `UserError` when the directory cannot be written. Make it after a fork, not before. `name` is a
+    UUIDv7 that names the journal; who holds leases under the same name is buried after the journal is shipped.
     """
 
     def __init__(
@@ -67,12 +68,14 @@ class Ledger:
         directory: Path,
         connect: Connect,
         *,
+        name: str | None = None,
         max_bytes: int = 1024 * MIB,
         fsync_seconds: float = 1.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._directory = directory
         self._connect = connect
+        self._name = name
         self._max_bytes = max_bytes
         self._fsync_seconds = fsync_seconds
         self._clock = clock
@@ -82,7 +85,7 @@ class Ledger:
         self._database_problem: str | None = None
 
     async def __aenter__(self) -> Self:
-        name = CallIds()(self._clock())
+        name = self._name or CallIds()(self._clock())
         try:
             self._journal = Journal(
                 self._directory, name=name, max_bytes=self._max_bytes, sync_each=self._fsync_seconds == 0
