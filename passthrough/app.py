@@ -20,8 +20,9 @@ from passthrough.identities import FixedIdentity, Identity
 from passthrough.metrics import CONTENT_TYPE, Metrics
 from passthrough.metrics_merged import merged_metrics
 from passthrough.policy.credentials import Credentials
+from passthrough.policy.estimates import Estimates
 from passthrough.policy.keys import digest
-from passthrough.policy.ledger import uuid7
+from passthrough.policy.ledger import CallIds, uuid7
 from passthrough.policy.pricing import Pricing, multipliers_of
 from passthrough.probes import Probes
 from passthrough.proxy.admit import Admit
@@ -36,6 +37,8 @@ from passthrough.proxy.record import Recorder
 from passthrough.proxy.refuse import refuse
 from passthrough.proxy.sign import Signer, canonical_query
 from passthrough.settings import Settings
+from passthrough.storage.allowances import Choices
+from passthrough.storage.allowances_worker import open_allowances
 from passthrough.storage.database import open_database
 from passthrough.storage.keys import KeyDirectory, key_directory
 from passthrough.storage.ledger import Ledger
@@ -77,14 +80,6 @@ async def service(
         stack.callback(lines.close)
         database = await stack.enter_async_context(open_database(database_url))
         directory = await stack.enter_async_context(key_directory(database, outage_seconds=settings.key_cache_seconds))
-        ledger = await stack.enter_async_context(
-            Ledger(
-                settings.data_dir / "journal",
-                database.connect,
-                max_bytes=settings.journal_max_bytes,
-                fsync_seconds=settings.journal_fsync_seconds,
-            )
-        )
         identity = (
             FixedIdentity("sandbox", sandbox)
             if sandbox
@@ -92,14 +87,38 @@ async def service(
         )
         pool = await stack.enter_async_context(_pool(settings))
         compose = _compose(settings, identity)
+        book = PriceBook(entries_of(settings.prices))
+        multipliers = multipliers_of(settings.price_multipliers)
         resolver = await stack.enter_async_context(profiles(compose, pool, time.monotonic))
+        holder = CallIds()(time.time())
+        allowances = await stack.enter_async_context(
+            open_allowances(
+                database.connect,
+                holder,
+                settings.data_dir,
+                estimates=Estimates(book, multipliers, resolver.known),
+                choices=Choices(
+                    unpriced=settings.unpriced_under_budget,
+                    budgets=settings.budgets_without_database,
+                    rates=settings.rates_without_database,
+                ),
+                counters=metrics,
+            )
+        )
+        ledger = await stack.enter_async_context(
+            Ledger(
+                settings.data_dir / "journal",
+                database.connect,
+                name=holder,
+                max_bytes=settings.journal_max_bytes,
+                fsync_seconds=settings.journal_fsync_seconds,
+            )
+        )
         recorder = Recorder(
             ledger,
             lines=lines,
             counters=metrics,
-            price=Pricing(
-                PriceBook(entries_of(settings.prices)), multipliers_of(settings.price_multipliers), resolver.known
-            ),
+            price=Pricing(book, multipliers, resolver.known),
             clock=time.time,
             monotonic=time.monotonic,
         )
@@ -120,6 +139,7 @@ async def service(
             ),
             receive=Receive(max_bytes=settings.max_body_bytes, stall_seconds=settings.client_stall_seconds),
             headers=RequestHeaders(settings.key_header),
+            limits=allowances,
             compose=compose,
             forward=_forward(settings, pool),
             accepting=accepting,

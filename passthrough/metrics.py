@@ -38,6 +38,12 @@ class Metrics:
         self._tokens = Counter(
             "gen_ai_client_token_usage", "Tokens metered.", ("gen_ai_token_type",), registry=self.registry
         )
+        self._limits = Counter(
+            "passthrough_limit_refusals", "Calls that a limit refused.", ("field", "shadow"), registry=self.registry
+        )
+        self._thresholds = Counter(
+            "passthrough_limit_crossings", "Thresholds of budgets crossed.", ("threshold",), registry=self.registry
+        )
         self._unpriced = Counter(
             "passthrough_unpriced_calls", "Calls of a model without a known price.", registry=self.registry
         )
@@ -73,6 +79,14 @@ class Metrics:
             counters["cache_write"].inc(entry.cache_write_tokens)
         if entry.price_status == "unknown_model":
             self._unpriced.inc()
+
+    def limit_refused(self, field: str, *, shadow: bool) -> None:
+        """A limit refused a call, or would have if it were not in the shadow; `field` is LiteLLM's name of it."""
+        self._limits.labels(field, str(shadow).lower()).inc()
+
+    def limit_crossed(self, threshold: str) -> None:
+        """A budget passed 75, 90 or 100 %, or its soft limit."""
+        self._thresholds.labels(threshold).inc()
 
     def watch(self, kind: Literal["counter", "gauge"], name: str, text: str, read: Callable[[], float]) -> None:
         """Show a number that is kept elsewhere; it is read when somebody asks."""

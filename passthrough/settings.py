@@ -55,11 +55,20 @@ class Settings:
     journal_max_bytes: int = 1024 * MIB
     journal_fsync_seconds: float = 1.0
     metrics_token: str | None = field(default=None, repr=False)
+    unpriced_under_budget: Literal["refuse", "allow"] = "refuse"
+    budgets_without_database: Literal["closed", "open"] = "closed"
+    rates_without_database: Literal["closed", "open"] = "open"
     prices: Mapping[str, Any] = field(default_factory=dict)
     price_multipliers: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _text(value: str) -> str:
+    return value
+
+
+def _token(value: str) -> str:
+    if not value.isascii() or not value.isprintable() or " " in value:  # it becomes a header: no line may end in it
+        raise ValueError("printable ASCII without blanks or line ends")
     return value
 
 
@@ -113,7 +122,7 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "agent_runtime_endpoint": (("AWS_ENDPOINT_URL_BEDROCK_AGENT_RUNTIME",), _text),
     "control_endpoint": (("AWS_ENDPOINT_URL_BEDROCK",), _text),
     "allow_http_upstream": (("PASSTHROUGH_ALLOW_HTTP_UPSTREAM",), _boolean),
-    "bearer": (("AWS_BEARER_TOKEN_BEDROCK",), _text),
+    "bearer": (("AWS_BEARER_TOKEN_BEDROCK",), _token),
     "ca_bundle": (("AWS_CA_BUNDLE",), _text),
     "https_proxy": (("HTTPS_PROXY", "https_proxy"), _text),
     "no_proxy": (("NO_PROXY", "no_proxy"), _text),
@@ -129,6 +138,9 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "key_cache_seconds": (("PASSTHROUGH_KEY_CACHE_SECONDS",), _number(float, 0, 7 * 86400)),
     "journal_max_bytes": (("PASSTHROUGH_JOURNAL_MAX_BYTES",), _number(int, MIB, 1024 * 1024 * MIB)),
     "journal_fsync_seconds": (("PASSTHROUGH_JOURNAL_FSYNC_SECONDS",), _number(float, 0, 3600)),
+    "unpriced_under_budget": (("PASSTHROUGH_UNPRICED_UNDER_BUDGET",), _choice("refuse", "allow")),
+    "budgets_without_database": (("PASSTHROUGH_BUDGETS_WITHOUT_DATABASE",), _choice("closed", "open")),
+    "rates_without_database": (("PASSTHROUGH_RATES_WITHOUT_DATABASE",), _choice("closed", "open")),
     "metrics_token": (("PASSTHROUGH_METRICS_TOKEN",), _text),
 }
 _CONFIG_VARIABLE = "PASSTHROUGH_CONFIG"

@@ -9,8 +9,10 @@ from passthrough.bedrock.endpoints import is_region, region_of_arn
 from passthrough.bedrock.operations import Body, Call
 from passthrough.errors import invalid
 from passthrough.policy import access
+from passthrough.policy.allowance_holds import Hold
 from passthrough.policy.customers import Customer, bound
 from passthrough.policy.keys import VirtualKey, admit_key
+from passthrough.policy.ledger import Entry
 
 PROFILE = "application-inference-profile"
 REGION_HEADER = "x-passthrough-region"
@@ -21,6 +23,19 @@ class Profiles(Protocol):
 
     def look_up(self, model: str) -> None: ...
     async def resolve(self, model: str) -> str | None: ...
+
+
+class Limits(Protocol):
+    """Reserves of every limit that a call has what it can use at most.
+
+    `reserve` decides at once, or returns None: then `acquire` has to be awaited, which raises the `Refusal` of
+    the limit that is reached. `body` is None where only its length is known yet. A hold is settled with the
+    call's entry when the call has truly ended; `header_lines` tells the client what is left.
+    """
+
+    def reserve(self, key: VirtualKey, entry: Entry, call: Call, body: Body | None, length: int) -> Hold | None: ...
+    async def acquire(self, key: VirtualKey, entry: Entry, call: Call, body: Body | None, length: int) -> Hold: ...
+    def header_lines(self, hold: Hold, model: str | None) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +92,8 @@ class Admit:
         access.check_region(key, region)
         if key.needs_end_user and not end_user:
             raise invalid("The virtual key asks for the end user: send x-litellm-customer-id.", param="user")
-        return Admission(key, call, region, access.needs_body(key, call))
+        # a limit on tokens or money is held to what the body asks for
+        return Admission(key, call, region, bool(key.limits) or access.needs_body(key, call))
 
     async def _stands_for(self, key: VirtualKey, call: Call) -> str | None:
         """What a profile stands for: known for a key that has a model list, begun to be found out for others."""

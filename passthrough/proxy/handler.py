@@ -15,12 +15,12 @@ from passthrough.bedrock.eventstream import exception_frame
 from passthrough.bedrock.operations import Body
 from passthrough.bedrock.requested import has_to_be_read
 from passthrough.errors import ClientGone, Refusal, Unavailable, UpstreamFailure
-from passthrough.proxy.admit import Admission, Admit
+from passthrough.proxy.admit import Admission, Admit, Limits
 from passthrough.proxy.authenticate import Authenticate
 from passthrough.proxy.forward import Answer, Forward, Relayed
 from passthrough.proxy.headers import RequestHeaders, value_of
 from passthrough.proxy.meter import Meter, meter
-from passthrough.proxy.outgoing import Compose, Outgoing
+from passthrough.proxy.outgoing import Compose, Outgoing, Payload
 from passthrough.proxy.receive import Receive
 from passthrough.proxy.record import Record, Recorder
 from passthrough.proxy.refuse import refuse
@@ -46,6 +46,7 @@ class Handler:
     admit: Admit
     receive: Receive
     headers: RequestHeaders
+    limits: Limits
     compose: Compose
     forward: Forward
     accepting: Callable[[], None]
@@ -131,13 +132,21 @@ class Handler:
         if payload.body is not None:
             admission.check(payload.body)
             record.request_body(call.operation, payload.body)
+        await self._reserve(admission, record, payload)
         forwarded = self.headers.choose(request.raw_headers, secret)
         return self.compose(request.method, call, admission.region, forwarded, payload)
+
+    async def _reserve(self, admission: Admission, record: Record, payload: Payload) -> None:
+        """Hold the call to its limits; the record gives back or settles what it holds, however the call ends."""
+        asked = admission.key, record.entry, admission.call, payload.body, payload.length
+        hold = self.limits.reserve(*asked)
+        record.hold = hold if hold is not None else await self.limits.acquire(*asked)
 
     def _answer(self, request: web.BaseRequest, admission: Admission, record: Record, body: Body) -> Answer:
         entry = record.entry
 
         added = b"x-passthrough-call-id: %b\r\n" % entry.call_id.encode()
+        added += self.limits.header_lines(record.hold, admission.call.model)
 
         def begins(head: Head) -> tuple[Meter, bytes]:
             record.answer_begins()

@@ -17,6 +17,7 @@ from passthrough.bedrock.named import model_in_body
 from passthrough.bedrock.operations import Body, Operation
 from passthrough.bedrock.usage import NOTHING, Usage
 from passthrough.errors import Refusal, Unavailable
+from passthrough.policy.allowance_holds import UNLIMITED, Hold
 from passthrough.policy.keys import VirtualKey
 from passthrough.policy.ledger import Entry, Outcome, uuid7
 from passthrough.proxy import attribution
@@ -59,7 +60,7 @@ Price = Callable[[Entry, Usage], None]
 class Record:
     """The record of one call. `entry` is filled by the handler as it learns things."""
 
-    __slots__ = ("_began", "_outcome", "_recorder", "closed", "entry", "received", "usage")
+    __slots__ = ("_began", "_outcome", "_recorder", "closed", "entry", "hold", "received", "usage")
 
     def __init__(self, recorder: "Recorder", entry: Entry, began: float) -> None:
         self._recorder = recorder
@@ -67,6 +68,7 @@ class Record:
         self.closed = False
         self._outcome: Outcome | None = None
         self.entry = entry
+        self.hold: Hold = UNLIMITED  # what the call has reserved of its allowances
         self.usage: Callable[[], Usage] | None = None
         self.received: Callable[[], int] | None = None  # bytes of the answer's body so far
 
@@ -125,7 +127,7 @@ class Record:
                 return
         usage = self._usage()
         self.usage = self.received = None  # they lead back here: without them bodies are freed with the call
-        self._recorder.take(entry, usage)
+        self._recorder.take(entry, usage, self.hold)
 
     def _usage(self) -> Usage:
         usage = self.usage() if self.usage is not None else NOTHING
@@ -188,17 +190,20 @@ class Recorder:
         """Take a call into the metrics alone."""
         self._counters.call_ended(entry)
 
-    def take(self, entry: Entry, usage: Usage) -> None:
-        """Write the row and the line. Never raises: the answer is on its way already."""
+    def take(self, entry: Entry, usage: Usage, hold: Hold) -> None:
+        """Settle what the call held, write the row and the line. Never raises: the answer is on its way already."""
         try:
             entry.measured(usage)
             self._price(entry, usage)
         except Exception:  # noqa: BLE001  # whatever fails in metering, the row is not lost for it
             _log.exception("a call could not be priced", extra={"call_id": entry.call_id})
+        hold.settle(entry)  # after the price, before the row: the row takes the charge along
         try:
             self._ledger.append(entry)
         except Unavailable as error:
             _log.error("a call could not be recorded", extra={"call_id": entry.call_id, "cause": error.cause})
+        else:
+            hold.written()
         self._counters.call_ended(entry)
         told = zip(_LOGGED, _logged(entry), strict=True)
         fields = {name: value for name, value in told if value is not None and value != ()}

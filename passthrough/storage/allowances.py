@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
-from passthrough.bedrock.operations import Call
+from passthrough.bedrock.operations import Body, Call
 from passthrough.errors import Refusal, Unavailable
 from passthrough.policy.allowance_answers import lines, refusal, unpriced
 from passthrough.policy.allowance_holds import UNLIMITED, Hold, Needs, force, reserve
@@ -78,7 +78,7 @@ class Allowances:
         self._wall = wall
         self._monotonic = monotonic
 
-    def reserve(self, key: VirtualKey, entry: Entry, call: Call, body: bytes | None, length: int) -> Hold | None:
+    def reserve(self, key: VirtualKey, entry: Entry, call: Call, body: Body | None, length: int) -> Hold | None:
         """Reserve for a call at once, or return None: then `acquire` has to be awaited.
 
         `body` is None where only its length is known yet. Raises `Refusal` for a price that nobody knows.
@@ -100,7 +100,7 @@ class Allowances:
                     self._rounds.top_up(account)
         return hold
 
-    async def acquire(self, key: VirtualKey, entry: Entry, call: Call, body: bytes | None, length: int) -> Hold:
+    async def acquire(self, key: VirtualKey, entry: Entry, call: Call, body: Body | None, length: int) -> Hold:
         """Reserve for a call, asking PostgreSQL. Raises `Refusal`; `Unavailable` when nobody can be asked."""
         plan = await self._plans.find(key, entry, self._monotonic())
         if not plan.accounts:
@@ -126,7 +126,7 @@ class Allowances:
             return b""
         return lines(hold.accounts, self._wall(), anthropic=model is not None and "anthropic." in model)
 
-    def _needs(self, plan: Plan, entry: Entry, call: Call, body: bytes | None, length: int) -> Needs:
+    def _needs(self, plan: Plan, entry: Entry, call: Call, body: Body | None, length: int) -> Needs:
         if not (plan.counts_tokens or plan.budget):
             return (1, 0, 1, 0)
         bound = self._estimates.bound(call, entry, body, length, money=plan.budget is not None)

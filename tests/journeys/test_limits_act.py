@@ -1,0 +1,68 @@
+"""A call that is over a limit of its key is refused, costs nothing, and says what is left."""
+
+from pathlib import Path
+from typing import Any
+
+from aiohttp import ClientSession
+
+from tests.fakes.running import Running, running
+
+MODEL = "anthropic.claude-3-haiku-20240307-v1:0"
+BODY = {"messages": [{"role": "user", "content": [{"text": "hi"}]}], "inferenceConfig": {"maxTokens": 100}}
+
+
+async def ask(proxy: Running, key: str, model: str = MODEL) -> tuple[int, Any, dict[str, Any]]:
+    async with (
+        ClientSession() as session,
+        session.post(f"{proxy.bedrock}/model/{model}/converse", json=BODY, headers={"x-api-key": key}) as response,
+    ):
+        return response.status, response.headers, await response.json()
+
+
+async def test_of_a_limit_of_three_requests_exactly_three_are_served(database_url: str, tmp_path: Path) -> None:
+    async with running(database_url, tmp_path) as proxy:
+        key = await proxy.key(rpm_limit=3)
+        answers = [await ask(proxy, key) for _ in range(5)]
+        assert [status for status, _, _ in answers] == [200, 200, 200, 429, 429]
+        assert "RateLimit" in answers[0][1]
+        _, headers, document = answers[-1]
+        assert headers["x-amzn-ErrorType"] == "ThrottlingException"
+        assert int(headers["Retry-After"]) >= 0
+        assert int(headers["x-amz-retry-after"]) >= 0
+        assert "rpm_limit" in document["message"]
+        assert sum(request.target.startswith("/model/") for request in proxy.received) == 3
+
+
+async def test_a_budget_is_spent_to_the_cent_and_never_over(database_url: str, tmp_path: Path) -> None:
+    async with running(database_url, tmp_path) as proxy:
+        key = await proxy.key(max_budget=0.001, budget_duration="30d")
+        statuses = []
+        while 400 not in statuses:
+            status, _, document = await ask(proxy, key)
+            statuses.append(status)
+            assert len(statuses) < 200, "the budget never ends"
+        assert set(statuses) == {200, 400}
+        assert statuses.count(200) >= 1
+        assert document["__type"] == "ServiceQuotaExceededException"
+        assert "max_budget" in document["message"]
+        rows = await proxy.rows()
+        assert 0 < sum(row["cost"] for row in rows if row["cost"] is not None) <= 0.001
+        info = await proxy.administrate("GET", f"/key/info?key={key}")
+        assert info["info"]["spend"] > 0
+
+
+async def test_a_model_without_a_price_is_refused_under_a_budget_and_served_without(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with running(database_url, tmp_path) as proxy:
+        bound, free = await proxy.key(max_budget=10), await proxy.key()
+        status, _, document = await ask(proxy, bound, "nobody.knows-v1:0")
+        assert (status, document["__type"]) == (400, "ServiceQuotaExceededException")
+        assert (await ask(proxy, free, "nobody.knows-v1:0"))[0] == 200
+
+
+async def test_a_teams_limit_binds_all_of_its_keys_together(database_url: str, tmp_path: Path) -> None:
+    async with running(database_url, tmp_path) as proxy:
+        await proxy.administrate("POST", "/team/new", {"team_id": "t", "rpm_limit": 2})
+        keys = [await proxy.key(team_id="t") for _ in range(3)]
+        assert [(await ask(proxy, key))[0] for key in keys] == [200, 200, 429]
