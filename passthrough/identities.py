@@ -262,8 +262,9 @@ def _look_up(profile: str | None, region: str | None) -> Found:
     if held is None:
         raise _UnusableError(_NONE_FOUND)
     frozen = held.get_frozen_credentials()
-    if not frozen.access_key or not frozen.secret_key:
-        raise _UnusableError(f"the AWS credentials that {held.method} gives are incomplete; complete them")
+    fields = f"{frozen.access_key}{frozen.token or ''}"  # they go up in headers, whose lines they must not end
+    if not frozen.access_key or not frozen.secret_key or not fields.isprintable():
+        raise _UnusableError(f"the AWS credentials that {held.method} gives are incomplete or hold a line end")
     expiry: datetime | None = getattr(held, "_expiry_time", None)
     return Found(
         Credentials(frozen.access_key, frozen.secret_key, frozen.token or None),
