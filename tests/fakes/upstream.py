@@ -65,6 +65,10 @@ class Upstream:
         if self._failures:
             raise AssertionError(f"a script failed: {self._failures!r}") from self._failures[0]
 
+    def stop_listening(self) -> None:
+        """Refuse new connections."""
+        self._server.close()
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
