@@ -15,9 +15,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 from envoy_settings import envoy_settings
-from loading import MODEL, Target
+from loading import ENDLESS, MODEL, Target
 from processes import Cores, free_port, running
 
 MASTER_KEY = "sk-master-key-of-the-benchmark"
@@ -105,7 +107,8 @@ def litellm(stage: Stage, tls: bool) -> Iterator[Target]:  # noqa: ARG001, FBT00
     port = free_port()
     binary = _litellm_binary(stage.folder)
     settings = stage.folder / "litellm.json"
-    settings.write_text(json.dumps({"model_list": [], "general_settings": {"master_key": MASTER_KEY}}))
+    models = [_litellm_model(unquote(name), stage.upstream(tls=False)) for name in (MODEL, ENDLESS)]
+    settings.write_text(json.dumps({"model_list": models, "general_settings": {"master_key": MASTER_KEY}}))
     environment = {**CREDENTIALS, "AWS_BEDROCK_RUNTIME_ENDPOINT": stage.upstream(tls=False)}
     command = [str(binary), "--config", str(settings), "--port", str(port), "--num_workers", "1"]
     log = stage.folder / "litellm.log"
@@ -113,6 +116,11 @@ def litellm(stage: Stage, tls: bool) -> Iterator[Target]:  # noqa: ARG001, FBT00
         target = Target(port, "/bedrock", MASTER_KEY, process, stage.port)
         _first_answer(target)
         yield target
+
+
+def _litellm_model(name: str, upstream: str) -> dict[str, Any]:
+    parameters = {"model": f"bedrock/{name}", "aws_region_name": "us-east-1", "aws_bedrock_runtime_endpoint": upstream}
+    return {"model_name": name, "litellm_params": parameters}
 
 
 def _litellm_binary(folder: Path) -> Path:
