@@ -38,7 +38,7 @@ class Answer:
     `begins` is told the head and returns the meter for what follows and the lines to add for the client;
     `ends` is called when the answer is whole, before its last byte is given to the client; `left` when the
     client has gone before that. `interrupted` is what an event stream is told when it is cut, `keeps_open`
-    whether the client's connection may go on.
+    whether the client's connection may go on, unless the server is `draining` by the time the head goes out.
     """
 
     def __init__(
@@ -49,18 +49,23 @@ class Answer:
         left: Callable[[], None],
         interrupted: bytes,
         keeps_open: bool,
+        draining: Callable[[], bool],
     ) -> None:
         self._begins = begins
         self._ends = ends
         self.left = left
         self._interrupted = interrupted
         self.keeps_open = keeps_open
+        self._draining = draining
         self._meter: Meter | None = None
         self._event_stream = False
         self.received_bytes = 0
 
     def head(self, head: Head) -> tuple[bytes, bool]:
         self._meter, added = self._begins(head)
+        self.keeps_open = self.keeps_open and not self._draining()
+        if not self.keeps_open:
+            added += b"Connection: close\r\n"
         lines, has_length = answer_lines(head.headers)
         self._event_stream = _is_event_stream(head.headers)
         return b"HTTP/1.1 %d %b\r\n%b%b" % (head.status, head.reason, b"".join(lines), added), has_length

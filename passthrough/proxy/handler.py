@@ -63,6 +63,9 @@ class Handler:
         finally:
             self.calls.discard(task)
 
+    def is_draining(self) -> bool:
+        return self.draining
+
     async def drained(self) -> None:
         """Wait until no call is open, those of clients that left included."""
         while self.calls:
@@ -158,9 +161,7 @@ class Handler:
             decoded = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers]
             counted = meter(admission.call, head.status, decoded, body)
             record.usage = counted.usage
-            if self.draining:  # it may have begun since the call did
-                answer.keeps_open = False
-            return counted, added if answer.keeps_open else added + b"Connection: close\r\n"
+            return counted, added
 
         answer = Answer(
             begins=begins,
@@ -168,6 +169,7 @@ class Handler:
             left=record.client_gone,
             interrupted=INTERRUPTED,
             keeps_open=request.keep_alive and request.version >= HttpVersion11,
+            draining=self.is_draining,
         )
         record.received = lambda: answer.received_bytes
         return answer
