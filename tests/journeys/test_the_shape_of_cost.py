@@ -29,8 +29,10 @@ async def key_queries(client: Peer) -> int:
 async def test_a_known_key_costs_no_query_and_a_kept_connection_no_new_one(proxy: Running, upstream: Upstream) -> None:
     key = await proxy.key()
     async with connect(proxy.url) as client:
-        assert (await ask(client, call(key=key))).status == 200
-        before = await key_queries(client)
+        before = -1
+        while before != (before := await key_queries(client)) or not before:
+            # until the word of the key's creation is through, which may come after its first use
+            assert (await ask(client, call(key=key))).status == 200
         for _ in range(CALLS):
             assert (await ask(client, call(key=key))).status == 200
         assert await key_queries(client) == before
