@@ -11,7 +11,7 @@ from sqlalchemy import Select, func, or_, select, true
 
 from passthrough.errors import Unavailable
 from passthrough.policy.customers import Customer
-from passthrough.storage.database import Database, reachable
+from passthrough.storage.database import UNREACHABLE, Database, reachable
 from passthrough.storage.schema import Customer as Row
 
 _RETRY_SECONDS: Final = 1.0
@@ -24,13 +24,16 @@ class RestrictedCustomers:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known: dict[str, Customer] = {}
+        self._read_once = False
         self._changed: set[str] = set()
         self._all = True
         self._listening = False
         self._wanted = asyncio.Event()
 
     def get(self, user_id: str) -> Customer | None:
-        """The customer, if restricted."""
+        """The customer, if restricted; `Unavailable` while nobody could be asked yet who is."""
+        if not self._read_once:
+            raise Unavailable(UNREACHABLE, cause="the restricted customers have not been read yet")
         return self._known.get(user_id)
 
     def changed(self, subject: str) -> None:
@@ -74,6 +77,7 @@ class RestrictedCustomers:
         found = {row.user_id: Customer(row.user_id, row.blocked, tuple(row.models)) for row in rows}
         if whole:
             self._known = found
+            self._read_once = True
         else:
             for user_id in asked:
                 self._known.pop(user_id, None)

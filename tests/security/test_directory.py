@@ -7,13 +7,18 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
+import pytest
+
+from passthrough.admin.customers import Customers
 from passthrough.admin.keys import Keys
 from passthrough.admin.schemas.keys import GenerateKey
+from passthrough.errors import Unavailable
 from passthrough.policy.keys import digest
 from passthrough.storage.audit import Actor
-from passthrough.storage.database import open_database
+from passthrough.storage.customers import RestrictedCustomers
+from passthrough.storage.database import Database, open_database
 from passthrough.storage.directory import Directory, Found
-from passthrough.storage.keys import key_directory
+from passthrough.storage.keys import KeyDirectory, key_directory
 
 NOTIFICATION = b"A"  # https://www.postgresql.org/docs/current/protocol-message-formats.html
 NOBODY = Actor("nobody")
@@ -31,6 +36,34 @@ async def test_what_a_value_does_not_show_weighs_too() -> None:
         await directory.find("b")
         task.cancel()
     assert (directory.cached("a"), directory.cached("b")) == (None, "x")
+
+
+async def test_an_end_user_waits_until_it_is_known_who_is_restricted(database: Database) -> None:
+    keys = Keys(database, time.time)
+    customers = Customers(database, time.time)
+    await customers.block(["blocked"], NOBODY, blocked=True)
+    restricted = RestrictedCustomers(database)
+    with pytest.raises(Unavailable):
+        restricted.get("blocked")
+    async with key_directory(database) as directory:
+        with pytest.raises(Unavailable):
+            directory.customer("blocked")
+        await directory.listening()
+        made = await keys.generate(GenerateKey(), NOBODY)
+        async with asyncio.timeout(10):
+            while not _knows(directory, "blocked"):
+                assert await directory.find(digest(made.key))  # calls without an end user are served
+                await asyncio.sleep(0.001)
+
+
+def _knows(directory: KeyDirectory, user_id: str) -> bool:
+    try:
+        found = directory.customer(user_id)
+    except Unavailable:
+        return False
+    assert found is not None
+    assert found.blocked
+    return True
 
 
 class Pooler:

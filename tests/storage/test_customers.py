@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from sqlalchemy import delete, insert, update
 
+from passthrough.errors import Unavailable
 from passthrough.policy.customers import Customer, bound
 from passthrough.policy.keys import MASTER, VirtualKey
 from passthrough.storage.database import Database, open_database
@@ -16,8 +18,11 @@ from tests.fakes.cutting import cutting
 
 async def until(done: Callable[[], bool]) -> None:
     async with asyncio.timeout(2):
-        while not done():  # noqa: ASYNC110  # a dict is read: there is nothing to await
-            await asyncio.sleep(0.001)
+        while True:
+            with suppress(Unavailable):  # nothing has been read yet
+                if done():
+                    return
+            await asyncio.sleep(0.001)  # a dict is read: there is nothing to await
 
 
 async def change(database: Database, *statements: object) -> None:
