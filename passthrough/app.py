@@ -149,6 +149,7 @@ async def service(
         if metrics_dir is not None:
             exposition = (await stack.enter_async_context(merged_metrics(metrics_dir, exposition))).exposition
         application = web.Application(client_max_size=settings.max_body_bytes)
+        application.on_response_prepare.append(_name_server)
         for prefix in PREFIXES:
             # the method, not the object: aiohttp takes an object for a function that is not async, and wraps it
             application.router.add_route("*", prefix + ANYTHING, handler.__call__)

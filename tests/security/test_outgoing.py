@@ -1,10 +1,14 @@
-"""Nothing that we add to a request upstream can end one of its lines."""
+"""Nothing that we add to a request upstream can end one of its lines; nothing that we answer tells too much."""
+
+from pathlib import Path
 
 import pytest
+from aiohttp import ClientSession
 
 from passthrough.errors import Unavailable, UserError
 from passthrough.identities import Identity, Pace
 from passthrough.settings import load
+from tests.fakes.running import running
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 
@@ -29,3 +33,10 @@ async def test_credentials_that_could_end_a_line_are_none(
             identity.current()
     assert "line end" in caplog.text
     assert "X-Evil" not in caplog.text
+
+
+async def test_no_answer_of_ours_tells_the_versions_of_what_serves(database_url: str, tmp_path: Path) -> None:
+    async with running(database_url, tmp_path) as proxy, ClientSession() as session:
+        for path in ("/health/liveliness", "/metrics", "/docs", "/key/list", "/nowhere", "/bedrock/nowhere"):
+            async with session.get(proxy.url + path) as response:
+                assert response.headers["Server"] == "passthrough", path
