@@ -125,7 +125,9 @@ class Asks:
                 self._end(ask)
 
     def abandon(self) -> None:
-        """End all questions: nobody can answer."""
+        """End all questions, our own and those of others: nobody can ask or answer."""
+        self._owed.clear()
+        self._words.clear()
         for ask in list(self._open.values()):
             self._end(ask)
 
@@ -136,11 +138,19 @@ class Asks:
     def say_nothing_left(self, allowance: int, question: str) -> None:
         self._words.append(f"have {allowance} {question} {self._holder} 0")
 
-    def take_owed(self) -> tuple[dict[Account, list[str]], list[str]]:
-        """Return the questions to answer by giving back, and the answers that need no more than words."""
-        owed, self._owed = self._owed, {}
+    def take_owed(self, uncertain: set[Account]) -> tuple[dict[Account, list[str]], list[str]]:
+        """Return the questions to answer by giving back, and the answers that need no more than words.
+
+        Those about `uncertain` accounts wait: first it has to be known what there is to give.
+        """
+        owed = {account: questions for account, questions in self._owed.items() if account not in uncertain}
+        self._owed = {account: questions for account, questions in self._owed.items() if account in uncertain}
         words, self._words = self._words, []
         return owed, words
+
+    def postponed(self) -> set[Account]:
+        """Return the accounts about which questions still wait."""
+        return set(self._owed)
 
     def _late(self, ask: Ask) -> None:
         if ask.question in self._by_question and self.tasks is not None:

@@ -23,9 +23,9 @@ SHARED: Final = """
 SELECT row_to_json(budgets)::text AS budget FROM budgets
 WHERE budget_id = 'global' OR budget_id LIKE 'tag:%' OR budget_id LIKE 'default:%'
 """
-CUSTOMER: Final = """
-SELECT row_to_json(customers)::text AS own, row_to_json(budgets)::text AS shared
-FROM customers LEFT JOIN budgets USING (budget_id) WHERE user_id = $1
+CUSTOMERS: Final = """
+SELECT user_id, row_to_json(customers)::text AS own, row_to_json(budgets)::text AS shared
+FROM customers LEFT JOIN budgets USING (budget_id) WHERE user_id = ANY ($1)
 """
 ANY_CUSTOMER: Final = f"SELECT EXISTS (SELECT FROM customers WHERE {LIMITED_CUSTOMER}) AS limited"  # noqa: S608  # our own text
 _LIMITS: Final = frozenset(

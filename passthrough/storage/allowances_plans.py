@@ -14,7 +14,7 @@ from passthrough.policy.ledger import Entry
 from passthrough.storage.allowances_desk import Desk
 from passthrough.storage.allowances_limits import (
     ANY_CUSTOMER,
-    CUSTOMER,
+    CUSTOMERS,
     SHARED,
     SharedLimits,
     limits_of_customer,
@@ -59,8 +59,9 @@ class Plans:
         self._customers: dict[str, tuple[Limit, ...]] = {}
         self._accounts: dict[tuple[str, str, int, str, str], Account] = {}
         self._shared: SharedLimits | None = None
-        self._outdated = asyncio.Event()
-        self._outdated.set()
+        self._outdated = True
+        self._asked: dict[str, asyncio.Future[None]] = {}
+        self._wanted = asyncio.Event()
         self._version = 0
         self._customers_limited = True
         self.shared = True  # until we know better
@@ -79,12 +80,7 @@ class Plans:
         if plan is not None:
             return plan
         version = self._version
-        shared = self._shared
-        if shared is None:
-            shared = await self._read_shared()
-        customer: tuple[Limit, ...] = ()
-        if entry.end_user and self._customers_limited:
-            customer = await self._customer(entry.end_user)
+        shared, customer = await self._known_limits(entry)
         plan = self._make((*key.limits, *customer), key, entry, shared, version, now)
         if len(self._plans) >= _MOST_PLANS:
             self._plans.clear()
@@ -101,14 +97,16 @@ class Plans:
                 self._customers.clear()
             self._customers_limited = True
             self._version += 1
-            self._outdated.set()
+            self._outdated = True
+            self._wanted.set()
 
     def regained(self) -> None:
         """Changes are heard again: what is known may be old."""
         self._customers.clear()
         self._customers_limited = True
         self._version += 1
-        self._outdated.set()
+        self._outdated = True
+        self._wanted.set()
 
     def accounts(self) -> Iterator[Account]:
         yield from self._accounts.values()
@@ -123,46 +121,71 @@ class Plans:
         self._version += 1
 
     async def run(self) -> None:
-        """Read shared limits whenever they have changed; the owner cancels it."""
+        """Read what is asked for, and shared limits whenever they have changed; the owner cancels it."""
         while True:
-            await self._outdated.wait()
+            await self._wanted.wait()
+            self._wanted.clear()
+            asked, self._asked = self._asked, {}
             try:
-                await self._read_shared()
-            except Unavailable:
-                await asyncio.sleep(_RETRY_SECONDS)
+                if self._outdated:
+                    await self._read_shared()
+                if asked:
+                    await self._read_customers(asked)
+            except Unavailable as error:
+                for future in asked.values():
+                    if not future.done():
+                        future.set_exception(error)
+                if self._outdated:
+                    await asyncio.sleep(_RETRY_SECONDS if not self._asked else 0)
+                    self._wanted.set()
 
     def _key(self, key: VirtualKey, entry: Entry) -> PlanKey:
         shared = self._shared
         tags = entry.tags if shared is None or shared.tags else ()
         return (key.key_id, entry.billed_model or entry.model, entry.end_user, tags)
 
-    async def _read_shared(self) -> SharedLimits:
-        self._outdated.clear()
+    async def _read_shared(self) -> None:
+        self._outdated = False
         try:
             rows = await self._desk.fetch(SHARED)
             (customers,) = await self._desk.fetch(ANY_CUSTOMER)
         except Unavailable:
-            self._outdated.set()
+            self._outdated = True
             raise
         self._shared = shared_limits(row["budget"] for row in rows)
         self.shared = self._shared.any
-        if not self._outdated.is_set():  # else somebody was changed while this was read
+        if not self._outdated:  # else somebody was changed while this was read
             self._customers_limited = customers["limited"]
         self._version += 1
-        return self._shared
 
-    async def _customer(self, name: str) -> tuple[Limit, ...]:
-        found = self._customers.get(name)
-        if found is not None:
-            return found
+    async def _read_customers(self, asked: "dict[str, asyncio.Future[None]]") -> None:
         version = self._version
-        rows = await self._desk.fetch(CUSTOMER, name)
-        found = limits_of_customer(name, rows[0]["own"], rows[0]["shared"]) if rows else ()
-        if len(self._customers) >= _MOST_CUSTOMERS:
+        rows = await self._desk.fetch(CUSTOMERS, list(asked))
+        found = {row["user_id"]: limits_of_customer(row["user_id"], row["own"], row["shared"]) for row in rows}
+        if len(self._customers) + len(asked) > _MOST_CUSTOMERS:
             self._customers.clear()
-        if version == self._version:  # else a change was heard meanwhile, perhaps of this one
-            self._customers[name] = found
-        return found
+        for name, future in asked.items():
+            if version == self._version:  # else a change was heard meanwhile, perhaps of this one
+                self._customers[name] = found.get(name, ())
+            if not future.done():
+                future.set_result(None)
+
+    async def _ask(self, name: str) -> None:
+        """Have something read by the task of `run`: a caller that leaves must not take the connection along."""
+        future = self._asked.get(name)
+        if future is None:
+            future = self._asked[name] = asyncio.get_running_loop().create_future()
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())  # heard, even if nobody waits
+            self._wanted.set()
+        await asyncio.shield(future)
+
+    async def _known_limits(self, entry: Entry) -> tuple[SharedLimits, tuple[Limit, ...]]:
+        """Return what is shared, and the limits of the call's end user."""
+        shared, name = self._shared, entry.end_user
+        while shared is None or (name and self._customers_limited and name not in self._customers):
+            await self._ask(name or "")
+            shared = self._shared
+        return shared, self._customers.get(name or "", ())
 
     def _make(  # what a plan is made of
         self,

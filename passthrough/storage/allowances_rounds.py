@@ -67,6 +67,8 @@ class Rounds:
         self._closing: set[Account] = set()
         self._reports: set[Account] = set()
         self._by_id: dict[int, Account] = {}
+        self._uncertain: set[Account] = set()  # of which PostgreSQL may have granted more than was heard
+        self._deferred: list[Sequence[str]] = []
         self._wake = asyncio.Event()
         self._asks = Asks(holder, ended=self._asked, silent=silent)
 
@@ -113,16 +115,27 @@ class Rounds:
             self._reports |= {self._by_id[int(word)] for word in words[1:] if int(word) in self._by_id}
             self._wake.set()
         elif words[0] == "ask" and words[3] != self._holder:
-            account = self._by_id.get(int(words[1]))
-            if account is not None and account.lease.free > 0:
-                self._asks.owe(account, words[2])
-            else:
-                self._asks.say_nothing_left(int(words[1]), words[2])
+            self._hear_question(words)
             self._wake.set()
+
+    def _hear_question(self, words: Sequence[str]) -> None:
+        account = self._by_id.get(int(words[1]))
+        if account is None and self._uncertain:
+            self._deferred.append(words)  # it may be one of those of which the first answer is still to come
+        elif account is not None and (account.lease.free > 0 or account in self._uncertain):
+            self._asks.owe(account, words[2])
+        else:
+            self._asks.say_nothing_left(int(words[1]), words[2])
+
+    def regained(self) -> None:
+        """PostgreSQL is there again: find out what it granted that was not heard."""
+        self._reports |= self._uncertain
+        self._wake.set()
 
     def lost(self) -> None:
         """PostgreSQL is away: nobody will answer."""
         self._asks.abandon()
+        self._deferred.clear()
         self._wake.set()
 
     async def run(self) -> None:
@@ -147,16 +160,19 @@ class Rounds:
         low, self._low = self._low, set()
         closing, self._closing = self._closing, set()
         reports, self._reports = self._reports, set()
-        owed, words = self._asks.take_owed()
+        owed, words = self._asks.take_owed(self._uncertain)
+        reports |= self._asks.postponed()
         wants = self._wants(waiters, low, closing | owed.keys())
         for account in closing:
             wants[account].close = True
         for account in reports - wants.keys():
             wants[account] = account.want((), self._monotonic())
+        self._uncertain |= wants.keys()
         try:
             if wants:
                 exchanged = await self._exchange(list(wants.values()), {it: qs[0] for it, qs in owed.items()})
                 self._take(wants, exchanged)
+                self._uncertain -= exchanged.answers.keys()
                 self._begin_asks(wants, exchanged)
                 self._judge(waiters, wants, exchanged)
             words += [
@@ -166,6 +182,9 @@ class Rounds:
             ]
             if words:
                 await self._desk.say(words)
+            deferred, self._deferred = self._deferred, []
+            for question in deferred:
+                self._hear_question(question)
         except BaseException as error:
             self._begin_asks(wants, None)
             self._fail(waiters, error)

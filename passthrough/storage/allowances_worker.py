@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -22,6 +23,9 @@ from passthrough.storage.allowances_heirs import Heirs
 from passthrough.storage.allowances_plans import Plans
 from passthrough.storage.allowances_rounds import Rounds
 
+_log = logging.getLogger(__name__)
+
+_AGAIN_SECONDS: Final = 1.0
 _RENEW_SECONDS: Final = 1.0
 _BUSY_SECONDS: Final = 60.0  # who called within the last minute has the next window's lease fetched ahead of the call
 _IDLE_SECONDS: Final = 600.0  # who did not call for so long holds nothing any more
@@ -73,21 +77,32 @@ async def open_allowances(
         wall=wall,
         monotonic=monotonic,
     )
+    desk = asyncio.create_task(_kept(worker.desk.run))  # noqa: TID251  # owned: cancelled and awaited below
+    others = [asyncio.create_task(_kept(run)) for run in worker.runs()]  # noqa: TID251  # as above
     try:
-        async with asyncio.TaskGroup() as group:
-            desk = group.create_task(worker.desk.run())
-            others = [group.create_task(run()) for run in worker.runs()]
-            try:
-                await worker.begin()
-                yield allowances
-            finally:
-                for task in others:
-                    task.cancel()
-                await asyncio.wait(others)
-                await worker.end()
-                desk.cancel()
+        await worker.begin()
+        yield allowances
     finally:
+        await _stopped(*others)
+        await worker.end()
+        await _stopped(desk)
         book.close(remove=worker.ended)
+
+
+async def _kept(run: Callable[[], Awaitable[None]]) -> None:
+    """Begin again what failed for a reason of ours: the other parts, and the calls, go on meanwhile."""
+    while True:
+        try:
+            await run()
+        except Exception:  # noqa: BLE001  # whatever it is, it is logged and not the end of all limits
+            _log.exception("a part of the limits failed, and is begun again")
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+
+async def _stopped(*tasks: "asyncio.Task[None]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
 
 
 class _Worker:
@@ -158,6 +173,7 @@ class _Worker:
                 account.come_back()
                 if account.lease.taken:
                     self.rounds.top_up(account)
+            self.rounds.regained()
         else:
             self.rounds.lost()
 
