@@ -42,6 +42,7 @@ from passthrough.storage.allowances_worker import open_allowances
 from passthrough.storage.database import open_database
 from passthrough.storage.keys import KeyDirectory, key_directory
 from passthrough.storage.ledger import Ledger
+from passthrough.webhooks import webhook
 from passthrough.wire.dial import outbound_proxy, upstream_tls
 from passthrough.wire.pool import Limits, Pool
 
@@ -90,6 +91,9 @@ async def service(
         book = PriceBook(entries_of(settings.prices))
         multipliers = multipliers_of(settings.price_multipliers)
         resolver = await stack.enter_async_context(profiles(compose, pool, time.monotonic))
+        send = None
+        if settings.webhook_url:
+            send = await stack.enter_async_context(webhook(settings.webhook_url, settings.webhook_secret or ""))
         holder = CallIds()(time.time())
         allowances = await stack.enter_async_context(
             open_allowances(
@@ -103,6 +107,7 @@ async def service(
                     rates=settings.rates_without_database,
                 ),
                 counters=metrics,
+                send=send,
             )
         )
         ledger = await stack.enter_async_context(

@@ -58,6 +58,8 @@ class Settings:
     unpriced_under_budget: Literal["refuse", "allow"] = "refuse"
     budgets_without_database: Literal["closed", "open"] = "closed"
     rates_without_database: Literal["closed", "open"] = "open"
+    webhook_url: str | None = None
+    webhook_secret: str | None = field(default=None, repr=False)
     prices: Mapping[str, Any] = field(default_factory=dict)
     price_multipliers: Mapping[str, Any] = field(default_factory=dict)
 
@@ -141,6 +143,8 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "unpriced_under_budget": (("PASSTHROUGH_UNPRICED_UNDER_BUDGET",), _choice("refuse", "allow")),
     "budgets_without_database": (("PASSTHROUGH_BUDGETS_WITHOUT_DATABASE",), _choice("closed", "open")),
     "rates_without_database": (("PASSTHROUGH_RATES_WITHOUT_DATABASE",), _choice("closed", "open")),
+    "webhook_url": (("PASSTHROUGH_WEBHOOK_URL",), _text),
+    "webhook_secret": (("PASSTHROUGH_WEBHOOK_SECRET",), _text),
     "metrics_token": (("PASSTHROUGH_METRICS_TOKEN",), _text),
 }
 _CONFIG_VARIABLE = "PASSTHROUGH_CONFIG"

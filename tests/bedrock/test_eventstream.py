@@ -27,9 +27,7 @@ from passthrough.bedrock.eventstream import (
 
 
 def event(name: str, payload: bytes) -> bytes:
-    return encode(
-        {":event-type": name, ":content-type": "application/json", ":message-type": "event"}, payload
-    )
+    return encode({":event-type": name, ":content-type": "application/json", ":message-type": "event"}, payload)
 
 
 STREAM = [
@@ -95,9 +93,7 @@ def test_any_frames_in_any_chunks_are_read_as_botocore_reads_them(
     data: st.DataObject, frames: list[tuple[dict[str, str], bytes]]
 ) -> None:
     chunks = data.draw(chunked(b"".join(encode(headers, payload) for headers, payload in frames)))
-    assert (
-        we_read(chunks) == botocore_reads(chunks) == [Frame(headers, payload) for headers, payload in frames]
-    )
+    assert we_read(chunks) == botocore_reads(chunks) == [Frame(headers, payload) for headers, payload in frames]
 
 
 def test_headers_of_every_type_are_read_as_botocore_reads_them() -> None:
@@ -177,9 +173,7 @@ def test_garbled_headers_are_refused(block: bytes) -> None:
 
 
 def test_botocore_raises_our_exception_frame_with_its_code_and_message() -> None:
-    model = ServiceModel(
-        Session().get_component("data_loader").load_service_model("bedrock-runtime", "service-2")
-    )
+    model = ServiceModel(Session().get_component("data_loader").load_service_model("bedrock-runtime", "service-2"))
     shape = model.operation_model("ConverseStream").get_event_stream_output()
     buffer = EventStreamBuffer()
     buffer.add_data(exception_frame("internalServerException", 'The upstream said "no"; try again.'))
