@@ -24,7 +24,7 @@ class RestrictedCustomers:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known: dict[str, Customer] = {}
-        self._read_once = False
+        self.read = asyncio.Event()  # set once all are known
         self._changed: set[str] = set()
         self._all = True
         self._listening = False
@@ -32,7 +32,7 @@ class RestrictedCustomers:
 
     def get(self, user_id: str) -> Customer | None:
         """The customer, if restricted; `Unavailable` while nobody could be asked yet who is."""
-        if not self._read_once:
+        if not self.read.is_set():
             raise Unavailable(UNREACHABLE, cause="the restricted customers have not been read yet")
         return self._known.get(user_id)
 
@@ -77,7 +77,7 @@ class RestrictedCustomers:
         found = {row.user_id: Customer(row.user_id, row.blocked, tuple(row.models)) for row in rows}
         if whole:
             self._known = found
-            self._read_once = True
+            self.read.set()
         else:
             for user_id in asked:
                 self._known.pop(user_id, None)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 from sqlalchemy import ARRAY, Text, bindparam, func, select
@@ -67,6 +67,10 @@ async def key_directory(
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(run()) for run in (changes.run, directory.run, customers.run)]
         try:
+            # else the first calls of a worker that name an end user would be told to come again
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOKUP_SECONDS):
+                    await customers.read.wait()
             yield KeyDirectory(directory, customers, changes)
         finally:
             for task in tasks:

@@ -18,7 +18,7 @@ from passthrough.storage.audit import Actor
 from passthrough.storage.customers import RestrictedCustomers
 from passthrough.storage.database import Database, open_database
 from passthrough.storage.directory import Directory, Found
-from passthrough.storage.keys import KeyDirectory, key_directory
+from passthrough.storage.keys import key_directory
 
 NOTIFICATION = b"A"  # https://www.postgresql.org/docs/current/protocol-message-formats.html
 NOBODY = Actor("nobody")
@@ -38,32 +38,15 @@ async def test_what_a_value_does_not_show_weighs_too() -> None:
     assert (directory.cached("a"), directory.cached("b")) == (None, "x")
 
 
-async def test_an_end_user_waits_until_it_is_known_who_is_restricted(database: Database) -> None:
-    keys = Keys(database, time.time)
-    customers = Customers(database, time.time)
-    await customers.block(["blocked"], NOBODY, blocked=True)
-    restricted = RestrictedCustomers(database)
+async def test_who_is_restricted_is_known_from_the_first_call_on_or_nobody_is_served(database: Database) -> None:
+    await Customers(database, time.time).block(["blocked"], NOBODY, blocked=True)
     with pytest.raises(Unavailable):
-        restricted.get("blocked")
+        RestrictedCustomers(database).get("blocked")
     async with key_directory(database) as directory:
-        with pytest.raises(Unavailable):
-            directory.customer("blocked")
-        await directory.listening()
-        made = await keys.generate(GenerateKey(), NOBODY)
-        async with asyncio.timeout(10):
-            while not _knows(directory, "blocked"):
-                assert await directory.find(digest(made.key))  # calls without an end user are served
-                await asyncio.sleep(0.001)
-
-
-def _knows(directory: KeyDirectory, user_id: str) -> bool:
-    try:
-        found = directory.customer(user_id)
-    except Unavailable:
-        return False
-    assert found is not None
-    assert found.blocked
-    return True
+        found = directory.customer("blocked")
+        assert found is not None
+        assert found.blocked
+        assert directory.customer("other") is None
 
 
 class Pooler:
