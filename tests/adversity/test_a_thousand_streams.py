@@ -95,7 +95,7 @@ async def test_those_that_never_read_do_not_hold_up_one_that_does(proxy: Running
     upstream.script = endless
     silent = [asyncio.create_task(_ask_and_wait(proxy, release)) for _ in range(200)]
     async with asyncio.timeout(30):
-        await until(lambda: len(proxy.service.handler.calls) == len(silent))
+        await until(lambda: upstream.connections == len(silent))
         upstream.script = crowd = Crowd()
         crowd.go_on.set()
         assert (await _watch(proxy)).body == WHOLE
