@@ -45,6 +45,11 @@ BEGIN
     ) LOOP
         SELECT * INTO a FROM allowances t WHERE t.subject = w.subject AND t.name = w.name AND t.kind = w.kind
             AND t.period = w.period AND t.model = w.model FOR UPDATE;
+        IF a.id IS NULL AND w.number <> 0 THEN
+            -- a key that was rotated: whoever has not heard of it yet knows the lease
+            SELECT t.* INTO a FROM allowances t JOIN allowance_leases ON allowance_leases.allowance = t.id
+            WHERE allowance_leases.number = w.number FOR UPDATE OF t;
+        END IF;
         instant := clock_timestamp();
         next_start := CASE WHEN w.span IS NULL THEN to_timestamp(w.starts) ELSE instant END;
         next_end := CASE WHEN w.span IS NULL THEN to_timestamp(w.ends)

@@ -148,7 +148,7 @@ def limit_name(limit: Limit) -> str:
     if limit.kind == Kind.MONEY and limit.period:
         name += f"-{limit.period}"
     if limit.field == "model_max_budget" and limit.kind != Kind.MONEY:
-        name = f"{limit.subject}-model-{'rpm' if limit.kind == Kind.REQUESTS else 'tpm'}"
+        name = f"{limit.subject.replace('_', '-')}-model-{'rpm' if limit.kind == Kind.REQUESTS else 'tpm'}"
     return name
 
 

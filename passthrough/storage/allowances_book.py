@@ -65,6 +65,7 @@ class Book:
         """Unlock the book; what is in it, unless removed, is for whoever adopts it."""
         if remove:
             self.path.unlink(missing_ok=True)
+        fcntl.flock(self._file, fcntl.LOCK_UN)  # the mappings hold it too, and live as long as somebody's figures
         os.close(self._file)
 
     def _grow(self) -> None:

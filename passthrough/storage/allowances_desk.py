@@ -29,7 +29,8 @@ _SIGN_IN: Final = (
 )
 _SHOW_LIFE: Final = f"""
 WITH mine AS ({_SIGN_IN} RETURNING holder)
-SELECT count(*) FROM allowance_holders, mine WHERE seen_at > now() - make_interval(secs => {ALIVE_SECONDS})
+SELECT 1 + count(*) FROM allowance_holders, mine
+WHERE allowance_holders.holder <> $1 AND seen_at > now() - make_interval(secs => {ALIVE_SECONDS})
 """  # noqa: S608  # our own text
 
 _SAY: Final = f"SELECT pg_notify('{CHANNEL}', word) FROM unnest($1::text[]) AS word"  # noqa: S608  # our own text
@@ -140,7 +141,7 @@ class Desk:
                 await asyncio.wait_for(closed.wait(), _HEARTBEAT_SECONDS)
             except TimeoutError:
                 (row,) = await self.fetch(_SHOW_LIFE, self._holder)
-                self.holders = max(1, row[0])
+                self.holders = row[0]
                 if self._connection is not connection:
                     break
         raise ConnectionResetError("the connection for limits was closed")

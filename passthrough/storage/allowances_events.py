@@ -20,6 +20,7 @@ Send = Callable[[Event], Awaitable[bool]]
 """Delivers an event; False if it has to be tried again. Raises nothing that is the receiver's fault."""
 
 _LOOK_SECONDS: Final = 15.0  # for retries; new ones are heard of
+_MOST_REMEMBERED: Final = 10_000  # windows; asking again is harmless
 _MOST_TRIES: Final = 16  # with the pauses below, about a day and a half
 _COLUMNS: Final = "id, at, subject, name, kind, period, model, threshold, used, most, ends_at, tries"
 _TELL: Final = f"""
@@ -38,11 +39,12 @@ WHERE id IN (
 """  # noqa: S608  # our own names
 _DONE: Final = "UPDATE allowance_events SET done_at = now() WHERE id = $1"
 _PRUNE: Final = "DELETE FROM allowance_events WHERE done_at < now() - interval '90 days'"
-# Spent before the last call that was too dear for what was left: refused, so all that there was is used.
+# Calls are refused with a little left, for they may cost more than that: then all is used that can be.
 _EXHAUSTED: Final = """
 WITH first AS (
     UPDATE allowances SET warned = warned | 8
     WHERE id = $1 AND epoch = $2 AND warned & 8 = 0 AND (kind = 3 OR period = '1d') AND soft IS DISTINCT FROM most
+    AND used + lost >= most * 0.9
     RETURNING *
 ), told AS (
     INSERT INTO allowance_events (subject, name, kind, period, model, threshold, used, most, ends_at)
@@ -67,7 +69,7 @@ class Events:
         self._send = send
         self._wake = asyncio.Event()
         self._exhausted: list[tuple[int, int]] = []
-        self._known_exhausted: set[tuple[int, int]] = set()
+        self._asked_at: dict[tuple[int, int], float] = {}
 
     def heard(self) -> None:
         """There is something to tell."""
@@ -75,11 +77,11 @@ class Events:
 
     def exhausted(self, allowance: int, epoch: int) -> None:
         """Calls are refused because of this allowance, for the rest of its window."""
-        window = (allowance, epoch)
-        if window not in self._known_exhausted:
-            if len(self._known_exhausted) > 10_000:  # noqa: PLR2004  # windows; asking again is harmless
-                self._known_exhausted.clear()
-            self._known_exhausted.add(window)
+        window, now = (allowance, epoch), asyncio.get_running_loop().time()
+        if now - self._asked_at.get(window, -_LOOK_SECONDS) >= _LOOK_SECONDS:
+            if len(self._asked_at) >= _MOST_REMEMBERED:
+                self._asked_at.clear()
+            self._asked_at[window] = now
             self._exhausted.append(window)
             self._wake.set()
 

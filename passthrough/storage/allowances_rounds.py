@@ -13,7 +13,7 @@ from typing import Final
 
 from passthrough.errors import Unavailable
 from passthrough.policy.allowance_holds import Hold, Needs, force, reserve
-from passthrough.policy.allowance_leases import Account, Lease, Want
+from passthrough.policy.allowance_leases import Account, Answer, Lease, Want
 from passthrough.policy.allowances import Kind
 from passthrough.storage.allowances_asks import Ask, Asks, Waiter
 from passthrough.storage.allowances_book import Book
@@ -227,8 +227,8 @@ class Rounds:
     def _take(self, wants: dict[Account, Want], exchanged: Exchanged) -> None:
         now = self._monotonic()
         for account, answer in exchanged.answers.items():
-            lease = account.lease
-            number = lease.number
+            self._follow(account, answer)
+            number = account.lease.number
             ended = account.answered(wants[account], answer, exchanged.sent_at)
             if ended is not None:
                 self._end(ended)
@@ -241,6 +241,15 @@ class Rounds:
             if account.kind != Kind.CONCURRENCY:
                 self._note(account, renamed=ended is None and number not in {0, lease.number})
             account.ceiling_until = now + _KNOWN_SECONDS if account.kind == Kind.MONEY else lease.until
+
+    def _follow(self, account: Account, answer: Answer) -> None:
+        """Let the account of a rotated key go on with the lease that it had under its former name."""
+        former = self._by_id.get(answer.allowance)
+        if former is None or former is account or account.lease.number or former.lease.number != answer.number:
+            return
+        account.lease = former.lease
+        former.lease = Lease()
+        self._closed(former)
 
     def _note(self, account: Account, *, renamed: bool) -> None:
         lease = account.lease
