@@ -13,6 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ MAX_FIELD_BYTES = 32 * 1024
 MAX_HEAD_BYTES = 256 * 1024
 BACKLOG = 4096
 COLLECT_AFTER = 20_000  # objects made and not freed: a few MB at most wait for the collector
+CUT_SECONDS = 2.0  # a call that is cut needs none, one that was about to give its client up a second
 KEEPALIVE_SECONDS = 75.0  # nginx's; longer than the idle time of the usual clients' pools
 
 
@@ -190,8 +192,11 @@ async def serve(
         server, runner = await accept(served, sock, tls)
         _spare_the_collector()
         _log.info("serving", extra={"address": sock.getsockname()[:2], "tls": tls is not None, "pid": os.getpid()})
-        await stop.wait()
-        await _drain(settings, served, server, runner, hurry)
+        try:
+            await stop.wait()
+            await _drain(settings, served, server, runner, hurry)
+        finally:  # also when a part of the service failed: nothing is answered that cannot be recorded
+            await _end(served, server, runner)
 
 
 async def accept(
@@ -259,7 +264,7 @@ def at_end_of(life: int, react: Callable[[], None]) -> None:
 async def _drain(
     settings: Settings, served: Service, server: asyncio.Server, runner: web.AppRunner, hurry: asyncio.Event
 ) -> None:
-    """Stop accepting, let open calls finish for a while, cut the rest."""
+    """Stop accepting, let open calls finish for a while."""
     served.handler.draining = True
     _log.info("draining", extra={"open_calls": len(served.handler.calls)})
     server.close()
@@ -270,9 +275,17 @@ async def _drain(
             await _first(served.handler.drained(), hurry.wait())
     except TimeoutError:
         _log.warning("drain time is over", extra={"cut_calls": len(served.handler.calls)})
+
+
+async def _end(served: Service, server: asyncio.Server, runner: web.AppRunner) -> None:
+    """Cut what is still open, and wait until all of it is on record."""
+    server.close()
     for call in tuple(served.handler.calls):
         call.cancel()
     await runner.cleanup()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CUT_SECONDS):
+            await served.handler.drained()
     _log.info("stopped")
 
 
