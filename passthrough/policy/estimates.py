@@ -7,6 +7,7 @@ them, of every tier and latency where it chooses one, of long contexts where the
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import date, timedelta
 from decimal import ROUND_CEILING, Decimal
 from typing import Final, NamedTuple
 
@@ -22,6 +23,8 @@ from passthrough.policy.ledger import Entry
 _MILLION: Final = 10**6
 _TIERS: Final = (None, "priority", "flex", "reserved")
 _LATENCIES: Final = (None, "optimized")
+_DAY_SECONDS: Final = 86400
+_FIRST_DAY: Final = date(1970, 1, 1)
 _KEPT: Final = 4096
 _TEXT_UNIT: Final = 1000  # characters, https://aws.amazon.com/bedrock/pricing/ (Guardrails)
 
@@ -76,7 +79,7 @@ class Estimates:
         self._stands_for = stands_for
         self._assumed = assumed_output_tokens
         self._bytes_per_token = bytes_per_token
-        self._rates: dict[tuple[str, str, bool, bool], _Dearest | None] = {}
+        self._rates: dict[tuple[str, str, bool, bool, int], _Dearest | None] = {}
 
     def bound(self, call: Call, entry: Entry, body: Body | None, length: int, *, money: bool) -> Bound:
         """Bound a call; its price is worked out if `money`. The entry's tier and latency are what a header asks for."""
@@ -106,9 +109,10 @@ class Estimates:
             # of others, caching is AWS's to decide
             caches = not frame.claude or body is None or b'"cachePoint"' in body or b'"cache_control"' in body
             region = entry.region or ""
-            dearest = self._rates.get((model, region, chooses, caches), _UNSEEN)
+            key = (model, region, chooses, caches, int(entry.started_at) // _DAY_SECONDS)
+            dearest = self._rates.get(key, _UNSEEN)
             if dearest is _UNSEEN:
-                dearest = self._dearest(model, region, chooses, caches)
+                dearest = self._dearest(*key)
             if dearest is None:
                 return None
             cost = self._units(call, model, body, dearest) if dearest.units else None
@@ -133,17 +137,18 @@ class Estimates:
             return None
         return picodollars_up(sum((Decimal(str(n)) * dearest.units[name] for name, n in units.items()), Decimal(0)))
 
-    def _dearest(self, model: str, region: str, chooses: bool, caches: bool) -> _Dearest | None:  # noqa: FBT001  # a key of the memory
+    def _dearest(self, model: str, region: str, chooses: bool, caches: bool, day: int) -> _Dearest | None:  # noqa: FBT001  # a key of the memory
         if len(self._rates) >= _KEPT:
             self._rates.clear()
         stands_for = self._stands_for(model)
-        dearest = self._look_up(stands_for or model, region, chooses=chooses, caches=caches)
+        when = _FIRST_DAY + timedelta(days=day)
+        dearest = self._look_up(stands_for or model, region, when, chooses=chooses, caches=caches)
         if dearest is not None or stands_for:  # what a profile stands for may yet be found out
-            self._rates[model, region, chooses, caches] = dearest
+            self._rates[model, region, chooses, caches, day] = dearest
         return dearest
 
-    def _look_up(self, model: str, region: str, *, chooses: bool, caches: bool) -> _Dearest | None:
-        plain = self._book.price_of(model, region)
+    def _look_up(self, model: str, region: str, day: date, *, chooses: bool, caches: bool) -> _Dearest | None:
+        plain = self._book.price_of(model, region, day=day)
         if plain is None:
             status = self._book.charge(_ANYTHING, model=model, region=region).price_status
             return _NOTHING_DUE if status == "not_metered" else None
@@ -151,7 +156,7 @@ class Estimates:
         if chooses:
             for tier in _TIERS:
                 for latency in _LATENCIES:
-                    price = self._book.price_of(model, region, tier=tier, latency=latency)
+                    price = self._book.price_of(model, region, tier=tier, latency=latency, day=day)
                     prices += [price] if price is not None else []
         steps = [step for price in prices for step in _steps(price, caches=caches)]
         return _Dearest(tuple(steps), plain.units) if steps or plain.units else None

@@ -97,7 +97,7 @@ def test_answers_tell_every_limit_but_shadows() -> None:
     accounts += accounts_of("user", "u", rpm_limit=5, shadow_limits=["*"])
     accounts[0].left, accounts[0].lease.free = -3, 4
     assert lines(accounts, NOW, anthropic=False).decode().split("\r\n") == [
-        'RateLimit-Policy: "key-rpm";q=10;w=60, "key-tpm";q=1000;w=60;qu="tokens", '
+        'RateLimit-Policy: "key-rpm";q=10;w=60, "key-tpm";q=1000;w=60;qu="tokens", '  # noqa: ISC004  # one line of the head
         '"key-budget";q=2000000;qu="usd-micros"',
         'RateLimit: "key-rpm";r=4;t=42, "key-tpm";r=1000;t=42, "key-budget";r=2000000',
         "",
