@@ -64,14 +64,14 @@ async def test_a_client_that_does_not_read_stops_the_upstream(
 ) -> None:
     proxy = await start(tls=tls)
     blocked = asyncio.Event()
-    total = 40
+    total = 64
     piece = chunk(MEGABYTE)
 
     async def script(peer: Incoming) -> None:
         await peer.request()
         await peer.send(stream_head())
         taken = await peer.send_until_blocked(piece, total * len(piece))
-        assert taken < 24 * len(piece)
+        assert taken < 48 * len(piece)  # what kernels hold at most
         blocked.set()
         for _ in range(total - taken // len(piece)):
             await peer.send(piece)

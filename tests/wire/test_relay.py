@@ -152,8 +152,8 @@ async def test_a_client_that_does_not_read_stops_the_upstream_and_one_that_goes_
     async with relaying(upstream, receive_buffer=len(MEGABYTE)) as going:
         waiting = asyncio.create_task(going.settled())
         await blocked.wait()
-        # what the kernel holds on both connections (6 MiB and less by Linux's defaults), and not much more
-        assert taken[0] < 32 * len(MEGABYTE)
+        # what the kernel holds on both connections (6 MiB by Linux's defaults, 32 where it is tuned), and not more
+        assert taken[0] < 48 * len(MEGABYTE)
         assert going.connection.reading_paused
         assert going.downstream.transport is not None
         assert going.downstream.transport.get_write_buffer_size() < 2 * len(MEGABYTE)
