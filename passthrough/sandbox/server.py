@@ -130,14 +130,17 @@ class Sandbox:
         played = script.write(answer, plan)
         response = web.StreamResponse(status=answer.status, headers=headers)
         response.content_length = played.length
-        await response.prepare(request)
-        await self._send(response, played.pieces, plan)
-        if played.ending == "stall":
-            await self._wait(plan.stall_seconds)
-        if played.ending == "end":
-            await response.write_eof()
-        else:
-            _break(request, played.ending)
+        try:
+            await response.prepare(request)
+            await self._send(response, played.pieces, plan)
+            if played.ending == "stall":
+                await self._wait(plan.stall_seconds)
+            if played.ending == "end":
+                await response.write_eof()
+            else:
+                _break(request, played.ending)
+        except ConnectionError:  # the client left, and this was noticed before its cancellation came
+            return response, False
         return response, played.ending == "end"
 
     async def _send(self, response: web.StreamResponse, pieces: Sequence[bytes], plan: Plan) -> None:
