@@ -251,7 +251,7 @@ async def test_a_worker_that_is_killed_is_replaced(upstream: Upstream, shared_da
 
 async def _refused(url: str) -> None:
     """Wait until nobody listens there any more."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             try:
                 async with connect(url) as client:
