@@ -142,7 +142,7 @@ class Forward:
             connection = await self._pool.acquire(outgoing.address, fresh=True)
             relay = await self._exchange(connection, outgoing, request, answer)
         if relay.error is not None and not relay.started:
-            raise relay.error
+            raise relay.take_error()
         return self._kept if answer.keeps_open and not relay.closes and request.content.is_eof() else self._closed
 
     async def _exchange(
@@ -175,6 +175,8 @@ class Forward:
     async def _upload(self, connection: Connection, request: web.BaseRequest, relay: Relay) -> None:
         """Hand the body up as it comes; stop when the upstream has answered already."""
         while not relay.done:
+            if request.transport is None:  # aiohttp takes a wait for what cannot come for a mistake of ours
+                raise ConnectionResetError("the client has gone")
             async with asyncio.timeout(self._stall_seconds):
                 data = await request.content.read(UPLOAD_PIECE_BYTES)
             if not data:

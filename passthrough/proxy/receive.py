@@ -52,6 +52,8 @@ class Receive:
                 return small
             body = bytearray()  # grows in place: a list of pieces would have to be joined, at twice the memory
             while True:
+                if request.transport is None:  # aiohttp takes a wait for what cannot come for a mistake of ours
+                    raise ClientGone
                 async with asyncio.timeout(self._stall_seconds):
                     piece = await content.readany()
                 if not piece:
