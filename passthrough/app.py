@@ -100,7 +100,13 @@ async def service(
                 database.connect,
                 holder,
                 settings.data_dir,
-                estimates=Estimates(book, multipliers, resolver.known),
+                estimates=Estimates(
+                    book,
+                    multipliers,
+                    resolver.known,
+                    assumed_output_tokens=settings.assumed_output_tokens,
+                    bytes_per_token=settings.bytes_per_token,
+                ),
                 choices=Choices(
                     unpriced=settings.unpriced_under_budget,
                     budgets=settings.budgets_without_database,

@@ -58,6 +58,8 @@ class Settings:
     unpriced_under_budget: Literal["refuse", "allow"] = "refuse"
     budgets_without_database: Literal["closed", "open"] = "closed"
     rates_without_database: Literal["closed", "open"] = "open"
+    assumed_output_tokens: int | None = None  # of a call that names no maximum, for token rates; else the model's
+    bytes_per_token: float = 1.0  # of a body, for token rates; no tokenizer makes two tokens of one byte
     webhook_url: str | None = None
     webhook_secret: str | None = field(default=None, repr=False)
     prices: Mapping[str, Any] = field(default_factory=dict)
@@ -143,6 +145,8 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "unpriced_under_budget": (("PASSTHROUGH_UNPRICED_UNDER_BUDGET",), _choice("refuse", "allow")),
     "budgets_without_database": (("PASSTHROUGH_BUDGETS_WITHOUT_DATABASE",), _choice("closed", "open")),
     "rates_without_database": (("PASSTHROUGH_RATES_WITHOUT_DATABASE",), _choice("closed", "open")),
+    "assumed_output_tokens": (("PASSTHROUGH_ASSUMED_OUTPUT_TOKENS",), _number(int, 1, 10_000_000)),
+    "bytes_per_token": (("PASSTHROUGH_BYTES_PER_TOKEN",), _number(float, 1, 16)),
     "webhook_url": (("PASSTHROUGH_WEBHOOK_URL",), _text),
     "webhook_secret": (("PASSTHROUGH_WEBHOOK_SECRET",), _text),
     "metrics_token": (("PASSTHROUGH_METRICS_TOKEN",), _text),
