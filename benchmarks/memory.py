@@ -37,7 +37,7 @@ QUIET, FLOOD, WHOLE = b"/model/anthropic.quiet", b"/model/anthropic.flood", b"/m
 
 
 class Upstream(asyncio.Protocol):
-    """Answers `quiet` with a frame and then when told, `flood` with more than anybody takes, `whole` when a body is whole."""
+    """Answers `quiet` with a frame and then when told, `flood` with more than anybody takes, `whole` a whole body."""
 
     quiet: set[Self] = set()  # noqa: RUF012  # of all connections
 

@@ -110,7 +110,6 @@ class Connection(asyncio.Protocol):
         """Send a request; the answer goes to `receiver`.
 
         `body` may be empty while it follows by `write`; it must not change any more.
-
         `bodiless`: the answer has no body whatever its head says (HEAD).
         `request_sent`: False while body bytes will follow; set it True after the last.
         """
@@ -186,6 +185,7 @@ class Connection(asyncio.Protocol):
                 self._deliver()
             else:
                 self._fail(self._loss(exc))
+        del self._parser  # it knows us as we know it: only the garbage collector would part us
         self._lost(self)
 
     def data_received(self, data: bytes) -> None:

@@ -138,6 +138,12 @@ class Relay:
             async with asyncio.timeout(stall_seconds):
                 await drain()
 
+    def take_error(self) -> UpstreamFailure:
+        """The failure, to be raised: raised from here it would hold the frames that hold this relay."""
+        error, self.error = self.error, None
+        assert error is not None  # noqa: S101  # asked for only where there is one
+        return error
+
     def detach(self) -> None:
         """Go on without the client: the rest is observed, and written nowhere."""
         self._downstream = None
