@@ -1,6 +1,7 @@
 """passthrough: a transparent, native-format reverse proxy for AWS Bedrock with virtual keys.
 
 cli, launch, serving  the command line; processes; sockets and signals
+inbound               the server's side of a client's connection
 app                   the wiring
 proxy/                the data plane: the life of a call, one module a step
 wire/                 HTTP/1.1 to the upstream, and the relay of answers

@@ -11,125 +11,27 @@ import os
 import signal
 import socket
 import ssl
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import msgspec
-from aiohttp import StreamReader, web
+from aiohttp import web
 
 from passthrough.app import PREFIXES, Service, service
-from passthrough.errors import Refusal, UserError
+from passthrough.errors import UserError
+from passthrough.inbound import Protocol
 from passthrough.policy.credentials import Credentials
-from passthrough.policy.ledger import uuid7
-from passthrough.proxy.refuse import refuse
 from passthrough.settings import Settings
 
 _log = logging.getLogger(__name__)
 
 # Short-lived Bedrock API keys and session tokens are kilobytes; the interface promises 16 KB for a field.
 MAX_FIELD_BYTES = 32 * 1024
-# All fields of a request together. aiohttp would take 128 of the longest and keep them, at twice their size, for as
-# long as an idle connection lives: hundreds of connections of strangers would be gigabytes.
-MAX_HEAD_BYTES = 256 * 1024
 BACKLOG = 4096
 COLLECT_AFTER = 20_000  # objects made and not freed: a few MB at most wait for the collector
 CUT_SECONDS = 2.0  # a call that is cut needs none, one that was about to give its client up a second
 KEEPALIVE_SECONDS = 75.0  # nginx's; longer than the idle time of the usual clients' pools
-
-
-class Protocol(web.RequestHandler):
-    """aiohttp's server protocol, with a bound on a request's head, and a refusal in our shape for what is not HTTP."""
-
-    # Its parent has slots, and so has it: there is one of these for every connection.
-    __slots__ = ("_ends", "_head_bytes", "_last_body", "_too_much")
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._head_bytes = 0
-        self._last_body: StreamReader | None = None
-        self._too_much = False
-        self._ends = False
-
-    def data_received(self, data: bytes) -> None:
-        if self._too_much:
-            return
-        requests = self._request_count
-        super().data_received(data)
-        if self._request_count != requests:
-            self._head_bytes = 0
-            self._last_body = self._messages[-1][1] if self._messages else None
-        elif self._last_body is None or self._last_body.is_eof():  # no request ended in it, so it belongs to a head
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse_head()
-
-    def _refuse_head(self) -> None:
-        self._too_much = True
-        if self.transport is not None and self._waiter is not None:  # nobody is in the middle of another answer
-            self.transport.write(_HEAD_TOO_LARGE)
-        self.force_close()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,  # noqa: ARG002  # the interface
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002  # tells more of the request than an answer should
-    ) -> web.StreamResponse:
-        if status >= 500:  # noqa: PLR2004  # the border between their fault and ours
-            _log.error("a request failed for a reason of ours", exc_info=exc)
-            refusal = Refusal(status, "InternalServerException", "The proxy failed to serve the request.")
-        else:
-            refusal = Refusal(
-                status, "ValidationException", "The request is not valid HTTP/1.1, or its head is too large."
-            )
-        response = refuse(refusal, uuid7(time.time()))
-        response.force_close()
-        return response
-
-    async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        """Answer in our shape where aiohttp itself says no: to a target that is no path, to an odd expectation."""
-        if isinstance(resp, web.HTTPException):
-            code = "UnknownOperationException" if resp.status == HTTPStatus.NOT_FOUND else "ValidationException"
-            refusal = Refusal(resp.status, code, f"The request cannot be served: {resp.reason}.")
-            resp = refuse(refusal, uuid7(time.time()))
-            resp.force_close()
-        if self._ends:
-            resp.force_close()
-            self._close = request.content.is_eof()  # else aiohttp reads the rest of it first
-        return await super().finish_response(request, resp, start_time)
-
-    def close(self) -> None:
-        """Come to an end, as the server does: at once when idle, else with the answer that is being given.
-
-        aiohttp would go deaf instead: a body that is still on its way would never arrive, and a client that keeps
-        an idle connection would send its next call into it.
-        """
-        self._ends = True
-        if not self._request_in_progress:
-            self.force_close()
-
-
-def _head_too_large() -> bytes:
-    message = f"The fields of the request are longer than {MAX_HEAD_BYTES} bytes together: send less."
-    body = msgspec.json.encode({"message": message, "__type": "ValidationException"})
-    lines = (
-        "HTTP/1.1 431 Request Header Fields Too Large",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-        "x-amzn-ErrorType: ValidationException",
-        "Connection: close",
-    )
-    return "\r\n".join((*lines, "", "")).encode() + body
-
-
-_HEAD_TOO_LARGE = _head_too_large()
 
 
 def listen(host: str, port: int) -> socket.socket:

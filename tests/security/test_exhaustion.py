@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
+from passthrough.inbound import MAX_HEAD_BYTES
 from passthrough.policy.ledger import Entry
 from passthrough.proxy.record import STRANGERS_A_SECOND, STRANGERS_AT_ONCE, Recorder
-from passthrough.serving import MAX_HEAD_BYTES
 from tests.fakes.running import running
 
 START = b"GET /health/liveliness HTTP/1.1\r\nHost: x\r\n"
