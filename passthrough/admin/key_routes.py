@@ -117,7 +117,8 @@ class KeyRoutes:
         rows = await self._keys.info([asked.key.key_id if wanted is None or not asked.key.is_master else wanted])
         if not rows:
             raise unknown_key()
-        return schemas.KeyInfo(key=rows[0]["key_id"], info=key_row(rows[0], self._keys.now()))
+        allowances = [schemas.AllowanceInfo(**left) for left in await self._keys.left(rows[0]["key_id"])]
+        return schemas.KeyInfo(key=rows[0]["key_id"], info=key_row(rows[0], self._keys.now()), allowances=allowances)
 
     async def infos(self, asked: Asked) -> schemas.KeyInfos:
         rows = await self._keys.info(asked.body.keys)

@@ -15,8 +15,9 @@ from passthrough.admin.schemas.keys import GenerateKey, KeyFields, UpdateKey
 from passthrough.admin.schemas.requests import given
 from passthrough.errors import Refusal, invalid
 from passthrough.policy.keys import digest, display_name, key_id_of, mint
+from passthrough.storage.allowances_state import states_of_key
 from passthrough.storage.audit import Actor, record
-from passthrough.storage.database import Database
+from passthrough.storage.database import Database, reachable
 from passthrough.storage.key_pages import Filter, Page, page_of, rows_of
 from passthrough.storage.owners import set_counter
 from passthrough.storage.rows import KEYS, TEAMS, USERS, Row, Taken
@@ -103,6 +104,12 @@ class Keys:
         """The rows of the named keys that exist."""
         async with self._database.begin() as connection:
             return await rows_of(connection, [key_id_of(reference) for reference in references])
+
+    async def left(self, key_id: str) -> list[Row]:
+        """What is left of each limit that binds a key, under the names of the API."""
+        with reachable():
+            async with self._database.engine.connect() as connection:
+                return [state.fields() for state in await states_of_key(connection, key_id, self.now())]
 
     async def reset_spend(self, reference: str, amount: float, actor: Actor) -> tuple[Row, Decimal]:
         """Lower a key's counter to `amount`; gives the row and what the counter was."""

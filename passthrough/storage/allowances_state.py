@@ -11,10 +11,14 @@ from sqlalchemy import func, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from passthrough.policy.allowances import PICODOLLARS, Kind, Limit, window
+from passthrough.policy.ledger import Entry
 from passthrough.storage.allowances_desk import CHANNEL
+from passthrough.storage.allowances_limits import SHARED, shared_limits
+from passthrough.storage.allowances_settle import subjects_of
+from passthrough.storage.keys import LOOKUP, virtual_key
 from passthrough.storage.schema_allowances import allowance_leases, allowances
 
-_REPORT_SECONDS: Final = 0.1  # a worker answers within some ms
+_REPORT_SECONDS: Final = 0.05  # a worker answers within some ms
 _LOST_SECONDS: Final = 600  # a worker that was not heard of for so long, and that nobody could bury
 
 # Locks the allowances first, as everybody does.
@@ -95,6 +99,17 @@ async def states(
     query = select(*columns, free.label("free")).where(tuple_(*_ACCOUNT).in_([limit.account for limit in limits]))
     found = {tuple(row[:5]): row for row in (await connection.execute(query)).all()}
     return [_state(limit, found.get(limit.account), now) for limit in limits]
+
+
+async def states_of_key(connection: AsyncConnection, key_id: str, now: datetime) -> list[AllowanceState]:
+    """Tell the state of every allowance that binds the calls of a key, but for what a call's tags and customer add."""
+    row = (await connection.execute(LOOKUP, {"key_ids": [key_id]})).mappings().first()
+    if row is None:
+        return []
+    key = virtual_key(dict(row))
+    shared = shared_limits((await connection.execute(text(SHARED))).scalars())
+    owners = subjects_of(Entry(call_id="", started_at=0.0, key_id=key_id, user_id=key.user_id, team_id=key.team_id))
+    return await states(connection, [*key.limits, *shared.of(key.limits, owners)], now, fresh=True)
 
 
 async def _have_reported(connection: AsyncConnection, limits: Sequence[Limit]) -> None:

@@ -66,3 +66,34 @@ async def test_a_teams_limit_binds_all_of_its_keys_together(database_url: str, t
         await proxy.administrate("POST", "/team/new", {"team_id": "t", "rpm_limit": 2})
         keys = [await proxy.key(team_id="t") for _ in range(3)]
         assert [(await ask(proxy, key))[0] for key in keys] == [200, 200, 429]
+
+
+async def test_a_key_reads_what_is_left_of_all_that_binds_it(database_url: str, tmp_path: Path) -> None:
+    async with running(database_url, tmp_path) as proxy:
+        await proxy.administrate("POST", "/team/new", {"team_id": "left", "tpd_limit": 10**6})
+        key = await proxy.key(team_id="left", rpm_limit=10, max_budget=1, budget_duration="1d")
+        for _ in range(3):
+            assert (await ask(proxy, key))[0] == 200
+        (*_, last) = await proxy.rows()
+        async with (
+            ClientSession() as session,
+            session.get(f"{proxy.url}/key/info", headers={"x-api-key": key}) as response,
+        ):
+            assert response.status == 200
+            left = {item["field"]: item for item in (await response.json())["allowances"]}
+        assert (left["rpm_limit"]["used"], left["rpm_limit"]["remaining"]) == (3, 7)
+        assert (left["tpd_limit"]["subject"], left["tpd_limit"]["name"]) == ("team", "left")
+        assert left["tpd_limit"]["used"] == 3 * (last["input_tokens"] + last["output_tokens"])
+        assert left["max_budget"]["used"] == float(3 * last["cost"])
+        assert left["max_budget"]["held"] == left["max_budget"]["lost"] == 0
+        assert left["max_budget"]["resets_at"].endswith("T00:00:00Z")
+
+
+async def test_an_answer_of_claude_tells_claude_code_how_full_its_budget_is(database_url: str, tmp_path: Path) -> None:
+    async with running(database_url, tmp_path) as proxy:
+        _, headers, _ = await ask(proxy, await proxy.key(max_budget=1, budget_duration="30d"))
+        assert headers["anthropic-ratelimit-unified-status"] == "allowed"
+        assert float(headers["anthropic-ratelimit-unified-7d-utilization"]) < 0.01
+        assert '"key-budget-30d";q=1000000;w=2592000;qu="usd-micros"' in headers["RateLimit-Policy"]
+        _, headers, _ = await ask(proxy, await proxy.key())
+        assert not {"RateLimit", "RateLimit-Policy"} & set(headers)

@@ -167,11 +167,34 @@ class GeneratedKey(KeyRow, kw_only=True):
     token_id: str
 
 
+class AllowanceInfo(Struct, kw_only=True):
+    """What is left of one limit, whoever's it is: of money in USD, else whole numbers.
+
+    `field` is the limit's name. `used` is known to be used, `held` reserved for calls under way, `lost` was
+    reserved by calls whose cost nobody will know. A `shadow` limit refuses nobody.
+    """
+
+    subject: str
+    name: str
+    field: str
+    unit: Literal["usd", "tokens", "requests", "concurrency"]
+    model: str | None
+    window: str | None
+    limit: Decimal
+    used: Decimal
+    held: Decimal
+    lost: Decimal
+    remaining: Decimal
+    resets_at: datetime | None
+    shadow: bool
+
+
 class KeyInfo(Struct, kw_only=True):
-    """One key: its SHA-256 and its row."""
+    """One key: its SHA-256, its row, and what is left of each limit that binds it."""
 
     key: str
     info: KeyRow
+    allowances: list[AllowanceInfo]
 
 
 class KeyInfoQuery(Struct, kw_only=True, forbid_unknown_fields=True):
