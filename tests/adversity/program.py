@@ -112,13 +112,13 @@ class Postgres:
     """A PostgreSQL that comes and goes; its URL stays. `folder` has a short name: sockets want one."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._running = ExitStack()
         self.url = ""
 
     def start(self) -> None:
         # The kernel outlives every process here: what was written needs no fsync. A commit must be written, though.
-        self.url = self._running.enter_context(embedded(self._folder, options=("fsync=off", "full_page_writes=off")))
+        self.url = self._running.enter_context(embedded(self.folder, options=("fsync=off", "full_page_writes=off")))
 
     def stop(self) -> None:
         """Stop it, cutting its connections."""
@@ -126,7 +126,7 @@ class Postgres:
 
     def crash(self) -> None:
         """End it without a checkpoint, as if it had been killed: transactions stop where they are."""
-        pid = int((self._folder / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+        pid = int((self.folder / "postgres" / "postmaster.pid").read_text().splitlines()[0])
         os.kill(pid, signal.SIGQUIT)
         _eventually(lambda: not _is_alive(pid), "PostgreSQL ends")
         self._running.close()
