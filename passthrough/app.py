@@ -170,6 +170,7 @@ async def service(
             database=database,
             authenticate=handler.authenticate,
             clock=time.time,
+            obeyed=directory.caught_up,
             more=spend_endpoints(database, time.time),
         )
         application.router.add_route("*", ANYTHING, _no_such_route)

@@ -1,7 +1,7 @@
 """The admin API in the application: its routes stand at the root, beside the pass-through's prefixes."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 from aiohttp import web
@@ -32,9 +32,13 @@ def add_admin_routes(
     database: Database,
     authenticate: Authenticate,
     clock: Callable[[], float],
+    obeyed: Callable[[], Awaitable[None]],
     more: Iterable[Endpoint] = (),
 ) -> None:
-    """Serve the admin API. `clock` gives seconds since 1970; `more` are endpoints of other nouns (spend)."""
+    """Serve the admin API. `clock` gives seconds since 1970; `more` are endpoints of other nouns (spend).
+
+    `obeyed` returns once this process obeys what was changed: whoever has our answer may count on that.
+    """
     endpoints = [*admin_endpoints(database, clock), *more]
     described = document(endpoints)
     shown, written = docs.page(described), msgspec.json.encode(described)
@@ -53,7 +57,7 @@ def add_admin_routes(
     for endpoint in endpoints:
         by_path.setdefault(endpoint.path, []).append(endpoint)
     for path, same in by_path.items():
-        server = Server(path, same, authenticate=authenticate, clock=clock, failed=_failed)
+        server = Server(path, same, authenticate=authenticate, clock=clock, obeyed=obeyed, failed=_failed)
         app.router.add_route("*", path, server.serve)
 
 

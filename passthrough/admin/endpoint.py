@@ -87,7 +87,7 @@ class ErrorAnswer(msgspec.Struct, kw_only=True):
 class Server:
     """Serves one path: finds the endpoint by method, authenticates, reads, calls, answers.
 
-    `failed` is told of exceptions that are bugs of ours.
+    `obeyed` is awaited between a change and its answer; `failed` is told of exceptions that are bugs of ours.
     """
 
     def __init__(
@@ -97,6 +97,7 @@ class Server:
         *,
         authenticate: Authenticate,
         clock: Callable[[], float],
+        obeyed: Callable[[], Awaitable[None]],
         failed: Callable[[str, Exception], None],
     ) -> None:
         self._methods = {endpoint.method: endpoint for endpoint in endpoints}
@@ -104,6 +105,7 @@ class Server:
         self._path = _path_pattern(path)
         self._authenticate = authenticate
         self._clock = clock
+        self._obeyed = obeyed
         self._failed = failed
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
@@ -131,6 +133,8 @@ class Server:
         body = await read_body(request, endpoint.body)
         named = {name: urllib.parse.unquote(part) for name, part in parts.groupdict().items()}
         answer = await endpoint.handle(Asked(body, query, named, key, actor, request.headers.get("Accept", "")))
+        if endpoint.method != "GET":
+            await self._obeyed()
         return answer if isinstance(answer, web.StreamResponse) else answered(answer)
 
     async def _caller(self, request: web.Request, endpoint: Endpoint) -> VirtualKey:

@@ -12,6 +12,7 @@ import secrets
 from typing import Any, Final, Protocol
 
 import asyncpg
+from sqlalchemy import text
 
 from passthrough.errors import Unavailable
 from passthrough.storage.database import UNREACHABLE, Database, reachable
@@ -21,11 +22,17 @@ _HEARTBEAT_SECONDS: Final = 2.0  # how long a silent network may hide a change, 
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 1.0  # so that a PostgreSQL that is back is used within about a second
 
+_CATCH_UP_SECONDS: Final = (
+    0.5  # a notification takes a millisecond; who has to wait longer is better off with an answer
+)
+
 _OWN: Final = "heard:"  # what we say to ourselves begins so; no subject of a change does
 _MUTE: Final = (
     "PostgreSQL's notifications do not arrive; let DATABASE_URL lead to PostgreSQL itself, or to a pooler that "
     "lends connections for a session"
 )
+
+_SAY: Final = text("SELECT pg_notify(:channel, :word)")
 
 _log = logging.getLogger(__name__)
 
@@ -47,8 +54,7 @@ class Changes:
         self._database = database
         self._listeners = listeners
         self.listening = asyncio.Event()
-        self._word = ""
-        self._word_heard = asyncio.Event()
+        self._words: dict[str, asyncio.Event] = {}  # said by us, and not yet heard
 
     async def run(self) -> None:
         """Listen, and again after every loss; the owner cancels it."""
@@ -67,13 +73,23 @@ class Changes:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
+    async def caught_up(self) -> None:
+        """Return when all that was committed before is heard here, or soon when it cannot be.
+
+        PostgreSQL passes notifications on in the order of their commits (its documentation of NOTIFY), so whoever
+        hears a word of now has heard what was said before.
+        """
+        if self.listening.is_set():
+            with contextlib.suppress(Unavailable):
+                await self._hear_a_word(_CATCH_UP_SECONDS)
+
     async def _listen(self) -> None:
         connection = await self._database.connect()
         try:
             closed = asyncio.Event()
             connection.add_termination_listener(lambda _: closed.set())
             await connection.add_listener(CHANGES, self._heard)
-            await self._prove()
+            await self._hear_a_word(_HEARTBEAT_SECONDS)
             self.listening.set()
             for listener in self._listeners:
                 listener.regained()
@@ -81,19 +97,20 @@ class Changes:
         finally:
             connection.terminate()
 
-    async def _prove(self) -> None:
-        """Say something on another connection and wait until it is heard; `Unavailable` when it is not."""
-        self._word = _OWN + secrets.token_hex(8)
-        self._word_heard.clear()
-        connection = await self._database.connect()
+    async def _hear_a_word(self, seconds: float) -> None:
+        """Say something on another connection and wait until it is heard here; `Unavailable` when it is not."""
+        word, heard = _OWN + secrets.token_hex(8), asyncio.Event()
+        self._words[word] = heard
         try:
-            await connection.execute("SELECT pg_notify($1, $2)", CHANGES, self._word, timeout=_HEARTBEAT_SECONDS)
-            async with asyncio.timeout(_HEARTBEAT_SECONDS):
-                await self._word_heard.wait()
+            with reachable():
+                async with asyncio.timeout(seconds), self._database.engine.begin() as connection:
+                    await connection.execute(_SAY, {"channel": CHANGES, "word": word})
+            async with asyncio.timeout(seconds):
+                await heard.wait()
         except TimeoutError:
             raise Unavailable(UNREACHABLE, cause=_MUTE) from None
         finally:
-            connection.terminate()
+            del self._words[word]
 
     async def _stay(self, connection: asyncpg.Connection, closed: asyncio.Event) -> None:
         while not closed.is_set():
@@ -104,8 +121,8 @@ class Changes:
 
     def _heard(self, _connection: Any, _process: int, _channel: str, subject: str) -> None:  # asyncpg's signature
         if subject.startswith(_OWN):
-            if subject == self._word:
-                self._word_heard.set()
+            if (heard := self._words.get(subject)) is not None:
+                heard.set()
             return
         for listener in self._listeners:
             listener.changed(subject)

@@ -40,6 +40,10 @@ class KeyDirectory:
         """Wait until changes are heard and, with that, keys are cached."""
         await self._changes.listening.wait()
 
+    async def caught_up(self) -> None:
+        """Return when every change that was committed before is obeyed here, or soon when PostgreSQL is away."""
+        await self._changes.caught_up()
+
     @property
     def counts(self) -> Counts:
         return self._directory.counts

@@ -76,5 +76,5 @@ async def directory(database: Database) -> AsyncIterator[KeyDirectory]:
 async def admin(database: Database, directory: KeyDirectory, aiohttp_client: AiohttpClient) -> Administrator:
     app = web.Application()
     authenticate = Authenticate(directory, master_digest=digest(MASTER))
-    add_admin_routes(app, database=database, authenticate=authenticate, clock=time.time)
+    add_admin_routes(app, database=database, authenticate=authenticate, clock=time.time, obeyed=directory.caught_up)
     return Administrator(await aiohttp_client(app))

@@ -33,6 +33,7 @@ async def address(database: Database, directory: KeyDirectory, aiohttp_server: A
         database=database,
         authenticate=Authenticate(directory, master_digest=digest(MASTER)),
         clock=time.time,
+        obeyed=directory.caught_up,
         more=spend_endpoints(database, time.time),
     )
     return str((await aiohttp_server(app)).make_url("/openapi.json"))

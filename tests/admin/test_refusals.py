@@ -191,7 +191,7 @@ async def test_while_the_database_is_away_the_answer_is_503_in_the_same_shape(
     async with cutting(database_url) as proxy, open_database(proxy.url) as distant:
         app = web.Application()
         authenticate = Authenticate(directory, master_digest=digest(MASTER))
-        add_admin_routes(app, database=distant, authenticate=authenticate, clock=time.time)
+        add_admin_routes(app, database=distant, authenticate=authenticate, clock=time.time, obeyed=directory.caught_up)
         admin = Administrator(await aiohttp_client(app))
         await admin.generate()
         await proxy.cut()
