@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from contextlib import closing
 from typing import Any
 
 import boto3
@@ -359,9 +360,10 @@ async def _converse_stream(proxy: Running, when: asyncio.Event) -> tuple[list[An
         events: list[Any] = []
         try:
             answered = client.converse_stream(modelId=MODEL, messages=[{"role": "user", "content": [{"text": "hi"}]}])
-            for event in answered["stream"]:
-                events.append(event)  # what came before the error counts
-                loop.call_soon_threadsafe(when.set)
+            with closing(answered["stream"]) as stream:
+                for event in stream:
+                    events.append(event)  # what came before the error counts
+                    loop.call_soon_threadsafe(when.set)
         except Exception as error:  # noqa: BLE001  # which one it is, is the question
             return events, error
         finally:

@@ -17,7 +17,7 @@ from tests.fakes.cutting import cutting
 
 
 async def until(done: Callable[[], bool]) -> None:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         while True:
             with suppress(Unavailable):  # nothing has been read yet
                 if done():
