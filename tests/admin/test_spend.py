@@ -43,7 +43,9 @@ async def client(
     app = web.Application()
     authenticate = Authenticate(directory, master_digest=digest(MASTER))
     more = spend_endpoints(database, NOON.timestamp)
-    add_admin_routes(app, database=database, authenticate=authenticate, clock=time.time, more=more)
+    add_admin_routes(
+        app, database=database, authenticate=authenticate, clock=time.time, obeyed=directory.caught_up, more=more
+    )
     return await aiohttp_client(app)
 
 
