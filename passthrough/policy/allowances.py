@@ -90,16 +90,15 @@ def dollars(amount: int) -> Decimal:
 def inherited(own: Mapping[str, Any], budget: Mapping[str, Any] | None) -> dict[str, Any]:
     """Give a subject's fields with those of the shared budget that it refers to; its own values win.
 
-    An amount and its window belong together: an own `max_budget` does not get the shared one's window.
+    An amount and its window belong together: an own `max_budget` does not get the shared one's window. An own
+    window without an amount is the window of the shared amount, which must not be lost for it.
     """
     fields = dict(own)
     if budget:
-        together = ("max_budget", "budget_duration")
-        take_together = all(not own.get(name) and own.get(name) != 0 for name in together)
         for name, value in budget.items():
-            if name in together and not take_together:
+            if name == "budget_duration" and own.get("max_budget") is not None:
                 continue
-            if fields.get(name) in (None, {}, []):
+            if fields.get(name) in (None, "", {}, []):
                 fields[name] = value
     return fields
 
@@ -109,18 +108,34 @@ def limits_of(subject: SubjectKind, name: str, fields: Mapping[str, Any]) -> tup
 
     `shadow_limits` names fields that are to refuse nobody, or `*` for all.
     """
-    found: dict[tuple[str, str, int, str, str], Limit] = {}
     listed = fields.get("shadow_limits")
     shadowed = frozenset(word for word in listed if isinstance(word, str)) if isinstance(listed, list) else frozenset()
-    for kind, period, most, field, rest in _named(fields):
-        shadow = field in shadowed or "*" in shadowed or field == "soft_budget"
-        limit = Limit(
-            subject=subject, name=name, kind=kind, period=period, most=most, field=field, shadow=shadow, **rest
+    return merged(
+        Limit(
+            subject=subject,
+            name=name,
+            kind=kind,
+            period=period,
+            most=most,
+            field=field,
+            shadow=field in shadowed or "*" in shadowed or field == "soft_budget",
+            **rest,
         )
+        for kind, period, most, field, rest in _named(fields)
+    )
+
+
+def merged(limits: Iterable[Limit]) -> tuple[Limit, ...]:
+    """Make one of those that share a count: a call counts once, and what refuses nobody must not hide what does.
+
+    Of those that refuse the smaller binds; the lowest amount that is only told of stays.
+    """
+    found: dict[tuple[str, str, int, str, str], Limit] = {}
+    for limit in limits:
         other = found.get(limit.account)
-        if other is not None:  # two amounts for one window: the smaller binds
-            limit = replace(min(limit, other, key=lambda each: each.most), soft=other.soft)
-        found[limit.account] = limit
+        binding = limit if other is None else min(other, limit, key=lambda each: (each.shadow, each.most))
+        soft = min((each.soft for each in (limit, other) if each and each.soft is not None), default=None)
+        found[limit.account] = binding if binding.soft == soft else replace(binding, soft=soft)
     return tuple(found.values())
 
 

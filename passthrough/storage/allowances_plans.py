@@ -8,7 +8,7 @@ from typing import Final
 from passthrough.errors import Unavailable
 from passthrough.policy.access import covers
 from passthrough.policy.allowance_leases import FOREVER, Account
-from passthrough.policy.allowances import Kind, Limit, ordered
+from passthrough.policy.allowances import Kind, Limit, merged, ordered
 from passthrough.policy.keys import VirtualKey
 from passthrough.policy.ledger import Entry
 from passthrough.storage.allowances_desk import Desk
@@ -28,7 +28,7 @@ _MOST_PLANS: Final = 20_000  # of about 500 bytes; callers make up models, end u
 _MOST_CUSTOMERS: Final = 50_000
 _RETRY_SECONDS: Final = 1.0
 
-PlanKey = tuple[str, str | None, str | None, tuple[str, ...]]
+PlanKey = tuple[str, str | None, str | None, str | None, str | None, tuple[str, ...]]
 
 
 class Plan:
@@ -141,8 +141,10 @@ class Plans:
 
     def _key(self, key: VirtualKey, entry: Entry) -> PlanKey:
         shared = self._shared
-        tags = entry.tags if shared is None or shared.tags else ()
-        return (key.key_id, entry.billed_model or entry.model, entry.end_user, tags)
+        # of tags only those that are limited: callers make up the others, a hundred a call
+        tags = tuple(tag for tag in entry.tags if tag in shared.tags) if entry.tags and shared is not None else ()
+        # its owners too: two keys of no limits have the same ones, and defaults are by owner
+        return (key.key_id, key.user_id, key.team_id, entry.billed_model or entry.model, entry.end_user, tags)
 
     async def _read_shared(self) -> None:
         self._outdated = False
@@ -201,7 +203,7 @@ class Plans:
         every = [*limits, *shared.of(limits, subjects_of(entry))]
         applying = [limit for limit in every if not limit.model or (model is not None and covers(limit.model, model))]
         ends = [limit.bonus_until - wall for limit in applying if limit.bonus_until > wall]
-        accounts = tuple(self._account(limit, wall) for limit in ordered(applying))
+        accounts = tuple(self._account(limit, wall) for limit in ordered(merged(applying)))
         plan = Plan(accounts, key.limits, version, now + min(ends, default=FOREVER))
         plan.used_at = now
         return plan

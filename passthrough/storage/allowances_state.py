@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import func, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from passthrough.policy.allowances import PICODOLLARS, Kind, Limit, window
+from passthrough.policy.allowances import PICODOLLARS, Kind, Limit, merged, window
 from passthrough.policy.ledger import Entry
 from passthrough.storage.allowances_desk import CHANNEL
 from passthrough.storage.allowances_limits import SHARED, shared_limits
@@ -109,7 +109,7 @@ async def states_of_key(connection: AsyncConnection, key_id: str, now: datetime)
     key = virtual_key(dict(row))
     shared = shared_limits((await connection.execute(text(SHARED))).scalars())
     owners = subjects_of(Entry(call_id="", started_at=0.0, key_id=key_id, user_id=key.user_id, team_id=key.team_id))
-    return await states(connection, [*key.limits, *shared.of(key.limits, owners)], now, fresh=True)
+    return await states(connection, merged([*key.limits, *shared.of(key.limits, owners)]), now, fresh=True)
 
 
 async def _have_reported(connection: AsyncConnection, limits: Sequence[Limit]) -> None:

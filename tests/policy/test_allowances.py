@@ -12,6 +12,7 @@ from passthrough.policy.allowances import (
     dollars,
     inherited,
     limits_of,
+    merged,
     ordered,
     picodollars,
     picodollars_up,
@@ -70,6 +71,22 @@ def test_a_soft_budget_alone_refuses_nobody() -> None:
     assert (limit.most, limit.soft, limit.shadow) == (25 * DOLLAR // 10, 25 * DOLLAR // 10, True)
 
 
+def test_what_refuses_nobody_takes_no_place_of_what_does() -> None:
+    windows = [{"budget_duration": "1d", "max_budget": 10}]
+    (limit,) = limits_of("key", "k", {"soft_budget": 5, "budget_duration": "1d", "budget_limits": windows})
+    assert (limit.most, limit.soft, limit.shadow) == (10 * DOLLAR, 5 * DOLLAR, False)
+    shadowed = {"max_budget": 3, "budget_duration": "1d", "budget_limits": windows, "shadow_limits": ["max_budget"]}
+    (limit,) = limits_of("key", "k", shadowed)
+    assert (limit.most, limit.shadow) == (10 * DOLLAR, False)
+
+
+def test_limits_of_one_count_are_one_limit_wherever_they_come_from() -> None:
+    own, default, again = (limits_of("key", "k", {"model_rpm_limit": {"m": most}}) for most in (5, 20, 5))
+    assert merged([*own, *default, *again]) == own
+    (budget,) = merged([*limits_of("key", "k", {"max_budget": 9}), *limits_of("key", "k", {"soft_budget": 1})])
+    assert (budget.field, budget.most, budget.soft, budget.shadow) == ("max_budget", 9 * DOLLAR, DOLLAR, False)
+
+
 @pytest.mark.parametrize(
     ("listed", "shadows"),
     [(["rpm_limit"], [True, False]), (["*"], [True, True]), ("rpm_limit", [False, False]), (None, [False, False])],
@@ -96,6 +113,8 @@ def test_a_shared_budget_fills_in_what_is_not_set_and_an_amount_keeps_its_window
     }
     assert inherited({"max_budget": 5, "budget_duration": None}, shared)["budget_duration"] is None
     assert inherited({"max_budget": 0}, shared)["max_budget"] == 0
+    windowed = inherited({"max_budget": None, "budget_duration": "30d"}, shared)
+    assert (windowed["max_budget"], windowed["budget_duration"]) == (9, "30d")
     assert inherited({"a": 1}, None) == {"a": 1}
 
 
