@@ -5,8 +5,9 @@ own bytes pay for what chat templates put around each message, and `_TEMPLATE` f
 cost a system prompt of their own. Pictures are counted by the piece, and what is not in the body (objects in S3, files,
 documents and films, whose bytes are packed) by the model's context window, which bounds every call.
 
-Output: the maximum that the body names, or else the model's. A body that could be read in two ways (a name written
-with escapes, or more than once) is read in the way that costs more.
+Output: the maximum that the body names, or else the model's. A body that could be read in two ways (a maximum that is
+named more than once) is read in the way that costs more, and one that does not say plainly what it asks for
+(`is_veiled`) is taken to ask for the most.
 """
 
 import re
@@ -17,9 +18,9 @@ from typing import Any, Final
 
 import msgspec
 
+from passthrough.bedrock.contents import beyond_text
 from passthrough.bedrock.library import context_window
 from passthrough.bedrock.models import base_model
-from passthrough.bedrock.named import is_intricate
 from passthrough.bedrock.operations import Body, ModelPlace, Operation
 from passthrough.bedrock.usage import UNREADABLE
 
@@ -29,10 +30,6 @@ _TEMPLATE: Final = 128
 # named by a date instead of described up to 735 each, of which there are four.
 _TOOLS: Final = 1024
 _DATED_TOOLS: Final = 4096
-# https://docs.claude.com/en/docs/build-with-claude/vision: 4,784 at most; others cut a picture into 16x16 or 28x28
-# pixels, of which 2048x2048 has 16,384.
-_CLAUDE_PICTURE: Final = 5000
-_PICTURE: Final = 16_384
 _LARGEST_WINDOW: Final = 1_050_000  # the largest that genai-prices knows of models on Bedrock that are in use
 _NEVER_MORE: Final = 131_072  # of output, where nothing else is known: the most that AWS documents for a model
 
@@ -59,11 +56,12 @@ _NO_OUTPUT: Final = re.compile(r"embed|\.rerank-")
 # genai-prices says 200,000; with context-1m-2025-08-07 it is a million.
 _WIDER: Final = re.compile(r"anthropic\.claude-sonnet-4")
 
-_ESCAPED_LETTER: Final = re.compile(rb"\\u00[2-7]")
+# A letter, digit or underscore written as an escape, behind an even number of backslashes. No encoder does that (Go's
+# and .NET's escape only <, >, &, +, quotes and the like), so it is done to hide a name.
+_ESCAPED_LETTER: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u00(?:[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]|3[0-9])")
+_PLAIN_BEGINNING: Final = re.compile(rb"\s*[{\[]")
 _NAMED_MAXIMUM: Final = re.compile(rb'"max[A-Za-z_]*"\s*:\s*([0-9]{1,9})')
 _NAMES: Final = frozenset({"maxTokens", "max_new_tokens", "max_tokens", "maxTokenCount"})  # in a table of its own
-_PICTURES: Final = frozenset({"image", "image_url", "input_image"})
-_PACKED: Final = frozenset({"document", "video", "audio", "input_audio", "file", "input_file"})
 _RUNS_MODEL: Final = frozenset({ModelPlace.PATH, ModelPlace.BODY})
 _GUARDS: Final = frozenset({"ApplyGuardrail", "InvokeGuardrailChecks"})
 _COUNTS_ONLY: Final = frozenset({"CountTokens", "AnthropicCountTokens"})
@@ -71,6 +69,9 @@ _MOST_CHOICES: Final = 128  # OpenAI's bound on `n`; a larger figure is refused 
 # What in a body says that not all of it is text; each call looks for these.
 _MARKS: Final = (b'"bytes"', b'"s3Location"', b'"base64"', b'"s3Uri"', b'"image_url"', b'"input_audio"', b'"file_')
 _MARKS_OF_CONVERSE: Final = _MARKS[:2]
+# What has AWS put text before the model that is not in the body: what it finds in the web, an earlier conversation.
+_FETCHING: Final = (b'"systemTool"',)
+_FETCHING_OF_RESPONSES: Final = (*_FETCHING, b'"previous_response_id"', b'"conversation"')
 _MOST_FRAMES: Final = 4096
 
 
@@ -90,6 +91,7 @@ class _Request(msgspec.Struct):
     max_completion_tokens: Any = None
     max_output_tokens: Any = None
     n: Any = 1
+    best_of: Any = 1
     num_generations: Any = 1
     numResults: Any = 1  # noqa: N815
 
@@ -99,7 +101,6 @@ _top_maxima = attrgetter(
 )
 _decode = msgspec.json.Decoder(_Request).decode
 _decode_converse = msgspec.json.Decoder(_Converse).decode
-_NOTHING_ASKED: Final = _Request()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +108,20 @@ class Frame:
     """What an operation with a model can use at most, before its body is looked at.
 
     `free`: AWS charges nothing for it. `elsewhere`: the text that the model gets is AWS's to find, so the body tells
-    nothing of it.
+    nothing of it. `boundless`: nor does anything tell how often AWS runs the model, or on how much. `single`: there is
+    one answer, whatever the body asks for.
     """
 
     free: bool
     elsewhere: bool
+    boundless: bool
     converse: bool
     claude: bool
+    single: bool
     window: int
     most_output: int
     marks: tuple[bytes, ...]
+    fetching: tuple[bytes, ...]
 
 
 _frames: dict[tuple[str, str | None], Frame] = {}
@@ -135,36 +140,51 @@ def frame_of(operation: Operation, model: str | None) -> Frame:
 
 def _frame(operation: Operation, model: str | None) -> Frame:
     converse = operation.name in {"Converse", "ConverseStream"}
+    claude = model is not None and "claude" in model
     runs_none = operation.model_place is ModelPlace.NONE and operation.name not in _GUARDS
     return Frame(
         free=operation.name in _COUNTS_ONLY or runs_none,
         elsewhere=operation.model_place not in _RUNS_MODEL or (model is not None and ":prompt/" in model),
+        boundless=operation.service == "bedrock-agent-runtime" or operation.name == "StartAsyncInvoke",
         converse=converse,
-        claude=model is not None and "claude" in model,
+        claude=claude,
+        single=converse or claude,
         window=_window(model),
         most_output=_most_output(model),
         marks=_MARKS_OF_CONVERSE if converse else _MARKS,
+        fetching=_FETCHING_OF_RESPONSES if operation.name == "OpenAIResponses" else _FETCHING,
     )
 
 
-def input_bound(frame: Frame, body: Body | None, length: int) -> int:
+def is_veiled(body: Body) -> bool:
+    """Whether a body may ask for what cannot be seen in it: hidden names, UTF-16, a compressed body."""
+    return (
+        (b"\\u00" in body and _ESCAPED_LETTER.search(body) is not None)
+        or b"\x00" in body
+        or (len(body) > 0 and _PLAIN_BEGINNING.match(body) is None)
+    )
+
+
+def input_bound(frame: Frame, body: Body | None, length: int, *, veiled: bool = False) -> int:
     """Tokens of input at most; `body` is None where only its length is known."""
     window = frame.window
-    if frame.elsewhere:
+    if frame.elsewhere or veiled:
         return window
     if body is None:
         return window if length else 0
+    if any(mark in body for mark in frame.fetching):
+        return window
     bound = length + _TEMPLATE
     if b'"tool' in body:
         bound += _DATED_TOOLS if b"_202" in body else _TOOLS
     for mark in frame.marks:
         if mark in body:
-            bound += _beyond_text(body, frame)
+            bound += beyond_text(body, frame.window, claude=frame.claude)
             break
     return min(bound, window)
 
 
-def output_bound(frame: Frame, body: Body | None, *, assumed: int | None = None) -> int:
+def output_bound(frame: Frame, body: Body | None, *, veiled: bool = False, assumed: int | None = None) -> int:
     """Tokens of output at most; `assumed` stands in for the model's maximum where the body names none."""
     most = frame.most_output
     if not most:
@@ -174,10 +194,10 @@ def output_bound(frame: Frame, body: Body | None, *, assumed: int | None = None)
     unnamed = most if assumed is None else assumed
     if body is None:
         return unnamed
+    if veiled:
+        return max(most, _largest_named(body)) * (1 if frame.single else _MOST_CHOICES)
     named = body.count(b'"max')
-    if b"\\u00" in body and _ESCAPED_LETTER.search(body):
-        return most * _MOST_CHOICES if b'"n' in body else max(most, _largest_named(body))
-    several = not frame.converse and (b'"n"' in body or b'"num' in body)
+    several = not frame.single and (b'"n"' in body or b'"num' in body or b'"best_of"' in body)
     if not named and not several:
         return unnamed
     maximum, choices = _asked_converse(body) if frame.converse else _asked(body)
@@ -199,7 +219,7 @@ def _asked(body: Body) -> tuple[int | None, int]:
     try:
         asked = _decode(body)
     except UNREADABLE:
-        asked = _NOTHING_ASKED
+        return None, _MOST_CHOICES
     return max(_maxima(asked), default=None), _choices(asked)
 
 
@@ -218,51 +238,13 @@ def _largest_named(body: Body) -> int:
 
 
 def _choices(asked: _Request) -> int:
-    counts = (asked.n, asked.num_generations, asked.numResults)
-    return max([1, *(count for count in counts if isinstance(count, int) and count <= _MOST_CHOICES)])
-
-
-def _beyond_text(body: Body, frame: Frame) -> int:
-    """What has to be added to, or taken from, the bytes of a body in which not all is text."""
-    if is_intricate(body):
-        return frame.window
-    try:
-        document = msgspec.json.decode(body)
-    except UNREADABLE:
-        return 0
-    picture = _CLAUDE_PICTURE if frame.claude else _PICTURE
-    change = 0
-    waiting: list[tuple[str, Any]] = [("", document)]
-    while waiting:
-        name, node = waiting.pop()
-        if isinstance(node, list):
-            waiting.extend((name, item) for item in node)
-            continue
-        kinds = {name, str(node.get("type"))} if isinstance(node, dict) else {name} if isinstance(node, str) else set()
-        if _is_elsewhere(node) or (kinds & _PACKED and isinstance(node, dict)):
-            return frame.window
-        if kinds & _PICTURES:
-            change += picture - _packed_bytes(node)
-        elif isinstance(node, dict):
-            waiting.extend(node.items())
-    return change
-
-
-def _is_elsewhere(node: Any) -> bool:  # any JSON value
-    """Whether it names an object in S3: also the source of a picture, which could be a film."""
-    if not isinstance(node, dict):
-        return False
-    source = node.get("source")
-    return any("s3Location" in part or "s3Uri" in part for part in (node, source) if isinstance(part, dict))
-
-
-def _packed_bytes(node: Any) -> int:  # any JSON value below a picture
-    """Bytes of base64 below a picture: its only long strings."""
-    if isinstance(node, str):
-        return len(node) if len(node) > 256 else 0  # noqa: PLR2004  # shorter ones are names and addresses
-    if isinstance(node, dict):
-        return sum(_packed_bytes(value) for value in node.values())
-    return 0
+    most = 1
+    for count in (asked.n, asked.best_of, asked.num_generations, asked.numResults):
+        if isinstance(count, int):
+            most = max(most, count if count <= _MOST_CHOICES else 1)
+        elif count is not None:  # some readers take 5.0, or "5", for a number
+            most = _MOST_CHOICES
+    return most
 
 
 def _window(model: str | None) -> int:

@@ -87,11 +87,12 @@ class Estimates:
         frame = bounds.frame_of(call.operation, model)
         if frame.free:
             return _FREE
-        tokens_in = bounds.input_bound(frame, body, length)
-        tokens_out = bounds.output_bound(frame, body)
-        cost = self._cost(call, entry, frame, body, tokens_in, tokens_out) if money else None
+        veiled = body is not None and bounds.is_veiled(body)
+        tokens_in = bounds.input_bound(frame, body, length, veiled=veiled)
+        tokens_out = bounds.output_bound(frame, body, veiled=veiled)
+        cost = self._cost(call, entry, frame, None if veiled else body, tokens_in, tokens_out) if money else None
         if self._assumed is not None:
-            tokens_out = bounds.output_bound(frame, body, assumed=self._assumed)
+            tokens_out = bounds.output_bound(frame, body, veiled=veiled, assumed=self._assumed)
         if self._bytes_per_token != 1.0:
             tokens_in = int(tokens_in / self._bytes_per_token)
         return Bound(tokens_in + tokens_out, cost)
@@ -116,7 +117,7 @@ class Estimates:
             if dearest is None:
                 return None
             cost = self._units(call, model, body, dearest) if dearest.units else None
-            if cost is None and dearest.steps:
+            if cost is None and dearest.steps and not frame.boundless:
                 cost = dearest.cost(tokens_in, tokens_out)
         return cost if cost is None or not self._multipliers else self._times(cost, entry)
 
@@ -169,10 +170,10 @@ class Estimates:
 
 
 def _chooses(body: Body, frame: Frame) -> bool:
-    """Whether the request asks for a tier or a latency."""
-    if frame.converse:
-        return b'"serviceTier"' in body or b'"performanceConfig"' in body
-    return b'"service_tier"' in body or b'"performanceConfig"' in body or b'"speed"' in body or b'"serviceTier"' in body
+    """Whether the request asks for a tier or a latency, in Converse's words or in the model's own."""
+    if b'"serviceTier"' in body or b'"service_tier"' in body or b'"performanceConfig"' in body:
+        return True
+    return not frame.converse and b'"speed"' in body
 
 
 def _steps(price: Price, *, caches: bool) -> list[tuple[int, int, int]]:

@@ -1,0 +1,61 @@
+"""What a body does not say plainly, or AWS adds to it, is bounded too; and what is only written oddly costs no more."""
+
+import pytest
+
+from passthrough.proxy.route import route
+from tests.policy.estimating import CLAUDE, ESTIMATES, NOVA, bound, calling, entry_for
+
+# as Go's and .NET's encoders write "a < b's": that hides nothing
+ESCAPED = b'{"messages":[{"content":[{"text":"a \\u003c b\\u0027s, \\\\u0061"}]}],"tools":[{"name":"x"}],%b}'
+
+
+@pytest.mark.parametrize(
+    ("model", "operation", "maximum"),
+    [
+        (NOVA, "converse", b'"inferenceConfig":{"maxTokens":7}'),
+        (CLAUDE, "invoke", b'"max_tokens":7'),
+        ("openai.gpt-oss-20b-1:0", "invoke", b'"max_tokens":7'),
+    ],
+)
+def test_what_encoders_escape_makes_no_call_dearer(model: str, operation: str, maximum: bytes) -> None:
+    body = ESCAPED % maximum
+    assert bound(model, body, operation).tokens == len(body) + 128 + 1024 + 7
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"inferenceConfig":{"maxTokens":1},"a":{"s3Loc\\u0061tion":{}}}',
+        b'{"inferenceConfig":{"maxTokens":1},"a":{"\\\\\\u0063achePoint":{}}}',
+        b'{"inferenceConfig":{"max\\u0054okens":9000}}',
+        '{"inferenceConfig":{"maxTokens":1}}'.encode("utf-16-le"),
+        b'\xef\xbb\xbf{"inferenceConfig":{"maxTokens":1}}',
+        b"\x1f\x8b\x08 a compressed body",
+        b"no json",
+    ],
+)
+def test_what_does_not_say_plainly_what_it_asks_for_may_ask_for_all(body: bytes) -> None:
+    hidden = ESTIMATES.bound(calling(NOVA), entry_for(NOVA), body, len(body), money=True)
+    assert hidden == ESTIMATES.bound(calling(NOVA), entry_for(NOVA), None, len(body), money=True)
+
+
+def test_a_hidden_number_of_answers_may_be_the_largest() -> None:
+    body = b'{"max_tokens":5,"\\u006e":100}'
+    assert bound("openai.gpt-oss-20b-1:0", body, "invoke").tokens >= 128 * 131_072
+
+
+def test_text_that_aws_fetches_counts_by_the_whole_window() -> None:
+    grounded = {"inferenceConfig": {"maxTokens": 1}, "toolConfig": {"tools": [{"systemTool": {"name": "x"}}]}}
+    assert bound(NOVA, grounded).tokens == 300_000 + 1
+    body = b'{"model":"openai.gpt-oss-20b-1:0","input":"go on","previous_response_id":"r","max_output_tokens":1}'
+    responses = route("POST", "/bedrock/openai/v1/responses")
+    entry = entry_for("openai.gpt-oss-20b-1:0")
+    assert ESTIMATES.bound(responses, entry, body, len(body), money=True).tokens == 128_000 + 1
+
+
+@pytest.mark.parametrize(
+    "path", ["/bedrock-agent-runtime/retrieveAndGenerate", "/bedrock-agent-runtime/agents/a/s", "/bedrock/async-invoke"]
+)
+def test_of_what_aws_runs_as_often_as_it_likes_no_bound_is_known(path: str) -> None:
+    body = b'{"input":{"text":"hi"}}'
+    assert ESTIMATES.bound(route("POST", path), entry_for(NOVA), body, len(body), money=True).money is None
