@@ -6,6 +6,7 @@ from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any
 
+from passthrough.bedrock.models import base_model
 from passthrough.bedrock.prices import PriceBook
 from passthrough.bedrock.usage import Usage
 from passthrough.errors import UserError
@@ -34,11 +35,12 @@ class Pricing:
         self._stands_for = stands_for
 
     def __call__(self, entry: Entry, usage: Usage) -> None:
+        model = _ran(entry)
         charge = self._book.charge(
             usage,
-            model=entry.model,
+            model=model,
             region=entry.region or "",
-            stands_for=entry.billed_model or (self._stands_for(entry.model) if entry.model else None),
+            stands_for=self._stands_for(model) if model else None,
             day=_day(int(entry.started_at // _DAY_SECONDS)),
         )
         entry.cost = charge.cost
@@ -47,6 +49,15 @@ class Pricing:
         if entry.cost is not None and self._multipliers:
             for subject, name in (("key", entry.key_alias), ("team", entry.team_id)):
                 entry.cost *= self._multipliers.get(f"{subject}:{name}", Decimal(1))
+
+
+def _ran(entry: Entry) -> str | None:
+    """Return the model that was called: an alias may look like a model itself, and is none.
+
+    A stored `billed_model` lacks the geography of what was asked for, so where both are one model that says more.
+    """
+    asked, billed = entry.model, entry.billed_model
+    return asked if billed is None or (asked is not None and base_model(asked) == base_model(billed)) else billed
 
 
 @lru_cache(maxsize=4)  # today, yesterday for calls that began then
