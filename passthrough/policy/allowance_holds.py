@@ -44,11 +44,15 @@ class Hold:
             lease.free += amount
             lease.cells[lease.slot] -= amount
 
-    def settle(self, entry: Entry) -> None:
-        """Charge what the call has used, and free the rest. Money is written into the entry, for the ledger."""
-        if entry.outcome == "refused":
+    def settle(self, entry: Entry, *, unheard: bool = False) -> None:
+        """Charge what the call has used, and free the rest. Money is written into the entry, for the ledger.
+
+        `unheard`: it went up, and nobody knows what became of it; AWS may have served and billed it.
+        """
+        if entry.outcome == "refused" and not unheard and entry.cost is None:
             self.release()
             return
+        unknown = unheard or _answered_without_figures(entry)
         leases, self._leases = self._leases, []
         for account, lease in zip(self.accounts, leases, strict=False):  # as above
             kind = account.kind
@@ -59,10 +63,10 @@ class Hold:
                 used = 0
                 lease.cells[lease.slot] -= amount
             elif kind == _TOKENS:
-                used = _tokens(amount, entry)
+                used = _tokens(amount, entry, unknown=unknown)
                 lease.cells[lease.slot] -= amount - used
             else:
-                used = _settle_money(lease, amount, entry)
+                used = _settle_money(lease, amount, entry, unknown=unknown)
                 self._unwritten.append((lease, amount))
             lease.reserved -= amount
             lease.settled += used
@@ -75,7 +79,7 @@ class Hold:
         self._unwritten = []
 
 
-def _tokens(amount: int, entry: Entry) -> int:
+def _tokens(amount: int, entry: Entry, *, unknown: bool) -> int:
     if not amount:
         return 0  # an operation that only counts tokens uses none
     total, known = 0, False
@@ -83,14 +87,14 @@ def _tokens(amount: int, entry: Entry) -> int:
         if count is not None:
             total += count
             known = True
-    return total if known else amount if _answered_without_figures(entry) else 0
+    return total if known else amount if unknown else 0
 
 
-def _settle_money(lease: Lease, amount: int, entry: Entry) -> int:
-    """Note the charge in the entry. A call that was answered at a price nobody knows is charged its bound."""
+def _settle_money(lease: Lease, amount: int, entry: Entry, *, unknown: bool) -> int:
+    """Note the charge in the entry. A call that was served at a price nobody knows is charged its bound."""
     if entry.cost is not None:
         used, lost = picodollars_up(entry.cost), False
-    elif _answered_without_figures(entry):
+    elif unknown:
         used, lost = amount, True
     else:
         used, lost = 0, False
@@ -112,7 +116,7 @@ class Unlimited(Hold):
     def __init__(self) -> None:
         super().__init__((), (0, 0, 0, 0), [])
 
-    def settle(self, entry: Entry) -> None:
+    def settle(self, entry: Entry, *, unheard: bool = False) -> None:
         pass
 
     def written(self) -> None:

@@ -60,6 +60,7 @@ class Answer:
         self._meter: Meter | None = None
         self._event_stream = False
         self.received_bytes = 0
+        self.asked = False  # whether the whole request went up
 
     def head(self, head: Head) -> tuple[bytes, bool]:
         self._meter, added = self._begins(head)
@@ -139,6 +140,7 @@ class Forward:
         relay = await self._exchange(connection, outgoing, request, answer)
         if isinstance(relay.error, NoAnswer) and stale and outgoing.body is not None:
             # it had been closed while it was idle: nothing of an answer was received, so once more is safe
+            answer.asked = False
             connection = await self._pool.acquire(outgoing.address, fresh=True)
             relay = await self._exchange(connection, outgoing, request, answer)
         if relay.error is not None and not relay.started:
@@ -170,6 +172,8 @@ class Forward:
             if relay.started and request.transport is not None:
                 reset(request.transport)  # nothing may be answered behind half an answer
             raise
+        finally:
+            answer.asked = connection.request_sent
         return relay
 
     async def _upload(self, connection: Connection, request: web.BaseRequest, relay: Relay) -> None:

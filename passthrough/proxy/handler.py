@@ -62,6 +62,8 @@ class Handler:
                 return await self._answered(request, record)
         finally:
             self.calls.discard(task)
+            if self.receive.held:
+                self.receive.give_back(task)
 
     def is_draining(self) -> bool:
         return self.draining
@@ -172,6 +174,7 @@ class Handler:
             draining=self.is_draining,
         )
         record.received = lambda: answer.received_bytes
+        record.asked = lambda: answer.asked
         return answer
 
 

@@ -60,7 +60,7 @@ Price = Callable[[Entry, Usage], None]
 class Record:
     """The record of one call. `entry` is filled by the handler as it learns things."""
 
-    __slots__ = ("_began", "_outcome", "_recorder", "closed", "entry", "hold", "received", "usage")
+    __slots__ = ("_began", "_outcome", "_recorder", "asked", "closed", "entry", "hold", "received", "usage")
 
     def __init__(self, recorder: "Recorder", entry: Entry, began: float) -> None:
         self._recorder = recorder
@@ -71,6 +71,7 @@ class Record:
         self.hold: Hold = UNLIMITED  # what the call has reserved of its allowances
         self.usage: Callable[[], Usage] | None = None
         self.received: Callable[[], int] | None = None  # bytes of the answer's body so far
+        self.asked: Callable[[], bool] | None = None  # whether the whole request went up
 
     def __enter__(self) -> Self:
         return self
@@ -126,8 +127,10 @@ class Record:
                 self._recorder.count(entry)
                 return
         usage = self._usage()
-        self.usage = self.received = None  # they lead back here: without them bodies are freed with the call
-        self._recorder.take(entry, usage, self.hold)
+        unheard = self.asked is not None and entry.ttfb_ms is None and self.asked()
+        # they lead back here: without them bodies are freed with the call
+        self.usage = self.received = self.asked = None
+        self._recorder.take(entry, usage, self.hold, unheard=unheard)
 
     def _usage(self) -> Usage:
         usage = self.usage() if self.usage is not None else NOTHING
@@ -190,14 +193,17 @@ class Recorder:
         """Take a call into the metrics alone."""
         self._counters.call_ended(entry)
 
-    def take(self, entry: Entry, usage: Usage, hold: Hold) -> None:
-        """Settle what the call held, write the row and the line. Never raises: the answer is on its way already."""
+    def take(self, entry: Entry, usage: Usage, hold: Hold, *, unheard: bool) -> None:
+        """Settle what the call held, write the row and the line. Never raises: the answer is on its way already.
+
+        `unheard`: the request went up, and no answer came.
+        """
         try:
             entry.measured(usage)
             self._price(entry, usage)
         except Exception:  # noqa: BLE001  # whatever fails in metering, the row is not lost for it
             _log.exception("a call could not be priced", extra={"call_id": entry.call_id})
-        hold.settle(entry)  # after the price, before the row: the row takes the charge along
+        hold.settle(entry, unheard=unheard)  # after the price, before the row: the row takes the charge along
         try:
             self._ledger.append(entry)
         except Unavailable as error:

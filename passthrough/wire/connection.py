@@ -117,7 +117,7 @@ class Connection(asyncio.Protocol):
         self._receiver = receiver
         self._begin_answer(bodiless=bodiless)
         self.exchanges += 1
-        self.request_sent = request_sent
+        self.request_sent = request_sent and self.open
         self.last_activity = self._loop.time()
         if self._transport is None or self._transport.is_closing():
             self._fail(NoAnswer("the connection was already closed"))
