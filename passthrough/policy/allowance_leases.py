@@ -9,7 +9,9 @@ Rules:
    by the next.
 3. A lease is good until its window ends by the worker's own monotonic clock, counted from before the question was
    sent; so it ends here no later than there. What is settled after that belongs to the window in which it began.
-4. `free` below zero is a debt: something was used that had not been leased (a shadow limit, an outage that is
+4. A lease of calls at one time has no window. It is good for `HEARD_SECONDS` from when PostgreSQL last heard that its
+   worker lives: one that it does not hear of for longer loses it to others, and must not go on as if it had it.
+5. `free` below zero is a debt: something was used that had not been leased (a shadow limit, an outage that is
    configured to be open, an answer dearer than its bound). It is asked for before anything else.
 """
 
@@ -17,12 +19,15 @@ from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from passthrough.policy.allowances import Limit
+from passthrough.policy.allowances import Kind, Limit
 
+SILENT_SECONDS: Final = 20.0  # ten heartbeats: whoever is not heard of for so long loses its calls at one time
+HEARD_SECONDS: Final = 15.0  # ends here before it ends there
 FOREVER: Final = float("inf")
 _FIRST_BLOCK: Final = 32  # calls that a first block should last for; PostgreSQL gives an eighth of what is left at most
 _LARGEST_BLOCK: Final = 4096
 _QUICKLY_SPENT: Final = 1.0  # seconds; a block that lasted less is doubled
+_CONCURRENCY: Final = int(Kind.CONCURRENCY)
 _LOW: Final = (
     4  # a quarter of a block is left when the next one is fetched; a block of few calls is not: the limit is near
 )
@@ -130,6 +135,7 @@ class Account:
         "limit",
         "lowered",
         "most",
+        "shared_until",
         "told",
         "usual",
     )
@@ -148,6 +154,7 @@ class Account:
         self.block = _FIRST_BLOCK
         self.usual = 1
         self.lowered = False
+        self.shared_until = 0.0  # the end of the window of which a share was taken while PostgreSQL was away
         self.told: tuple[str, str, int] | None = None  # kept for `allowance_answers`
 
     def restrict(self, limit: Limit, most: int) -> None:
@@ -190,15 +197,18 @@ class Account:
         return want
 
     def grant_ourselves(self, share: int, now: float, seconds: float) -> Lease | None:
-        """Take a share without being given it, once a window; returns a lease that this ended."""
+        """Take a share without being given it, once a window; returns a lease that this ended.
+
+        Where no window ends, once until PostgreSQL has heard of it.
+        """
         lease, ended = self.lease, None
-        if lease.until <= now and lease.number:
+        if lease.until <= now and lease.number and self.kind != _CONCURRENCY:
             lease, ended = Lease(), lease
             self.lease = lease
         if lease.until <= now:
             lease.until = now + seconds
-            lease.ourselves = False
-        if not lease.ourselves:
+        if self.shared_until <= now:
+            self.shared_until = lease.until
             lease.ourselves = True
             lease.free += share
         return ended
@@ -207,7 +217,16 @@ class Account:
         """PostgreSQL is there again: what was taken is to be told, and is the end of it."""
         if self.lease.ourselves:
             self.lease.ourselves = False
-            self.lease.until = 0.0
+            self.lease.free = min(0, self.lease.free)
+
+    def heard(self, at: float, now: float) -> None:
+        """Go on with a lease of calls at one time: PostgreSQL was told at `at` that we live, and said so by `now`.
+
+        One that was over by now is asked for anew, for somebody may have it.
+        """
+        lease = self.lease
+        if self.kind == _CONCURRENCY and lease.number and now < lease.until < FOREVER:
+            lease.until = at + HEARD_SECONDS
 
     def top_up(self, now: float) -> Want:
         """Ask for another block before the last one is spent, if there is plenty."""
@@ -224,8 +243,11 @@ class Account:
         self.exchanged_at = now
         return self.block
 
-    def answered(self, want: Want, answer: Answer, sent_at: float) -> Lease | None:
-        """Take over an answer; returns a lease that it ended, whose window is over."""
+    def answered(self, want: Want, answer: Answer, sent_at: float, heard_at: float | None = None) -> Lease | None:
+        """Take over an answer; returns a lease that it ended, whose window is over.
+
+        The question was sent at `sent_at`; at `heard_at`, if that is not the same, PostgreSQL was told that we live.
+        """
         lease, ended = self.lease, None
         if not answer.number:
             self.lease = Lease()
@@ -238,7 +260,12 @@ class Account:
             lease.settled -= want.settled
         lease.allowance, lease.number, lease.epoch = answer.allowance, answer.number, answer.epoch
         lease.free = answer.granted - lease.taken
-        lease.until = FOREVER if answer.seconds_left is None else sent_at + answer.seconds_left
+        if answer.seconds_left is not None:
+            lease.until = sent_at + answer.seconds_left
+        else:
+            self.shared_until = 0.0
+            heard_at = sent_at if heard_at is None else heard_at
+            lease.until = heard_at + HEARD_SECONDS if self.kind == _CONCURRENCY else FOREVER
         lease.low = lease.free // _LOW if lease.free > 2 * _LOW * self.usual else 0
         self.left = self.most - answer.used - answer.held - answer.lost
         self.ceiling = self.most - answer.used - answer.lost

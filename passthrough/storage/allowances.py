@@ -155,7 +155,7 @@ class Allowances:
             if choice == "closed":
                 raise Unavailable("Limits cannot be checked at the moment: try again shortly.", cause="PostgreSQL away")
             seconds = self._window_seconds(account.limit)
-            self._rounds.grant_ourselves(account, account.most // self._desk.holders, now, seconds)
+            self._rounds.held.grant_ourselves(account, account.most // self._desk.holders, now, seconds)
             if account.lease.free < need:
                 raise self._refused(Short(account, need, final=False))
         return force(plan.accounts, needs)

@@ -6,6 +6,7 @@ connection is lost, everything that waits is told so at once, and a new one is s
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -46,7 +47,8 @@ _Result = TypeVar("_Result")
 class Desk:
     """`heard` is told what other workers say, `changed` who was changed by an administrator.
 
-    `connected` hears when the connection is there (True), and when it is lost.
+    `connected` hears when the connection is there (True), and when it is lost; `alive` hears the moment, by
+    `monotonic`, before which PostgreSQL was told for the last time that this worker lives.
     """
 
     def __init__(
@@ -57,12 +59,16 @@ class Desk:
         heard: Callable[[str], None],
         changed: Callable[[str], None],
         connected: Callable[[bool], None],
+        alive: Callable[[float], None] = lambda _: None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connect = connect
         self._holder = holder
         self._heard = heard
         self._changed = changed
         self._connected = connected
+        self._alive = alive
+        self._monotonic = monotonic
         self._connection: asyncpg.Connection | None = None
         self._turn = asyncio.Lock()
         self.holders = 1
@@ -127,7 +133,9 @@ class Desk:
             await connection.add_listener(CHANNEL, lambda *message: self._heard(message[3]))
             await connection.add_listener(CHANGES, lambda *message: self._changed(message[3]))
             connection.add_termination_listener(lambda _: closed.set())
+            sent_at = self._monotonic()
             self.holders = await connection.fetchval(_SHOW_LIFE, self._holder)
+            self._alive(sent_at)
             self._connection = connection
             self.since = asyncio.get_running_loop().time()
             self._connected(True)  # noqa: FBT003  # its one argument
@@ -140,8 +148,10 @@ class Desk:
             try:
                 await asyncio.wait_for(closed.wait(), _HEARTBEAT_SECONDS)
             except TimeoutError:
+                sent_at = self._monotonic()
                 (row,) = await self.fetch(_SHOW_LIFE, self._holder)
                 self.holders = row[0]
+                self._alive(sent_at)
                 if self._connection is not connection:
                     break
         raise ConnectionResetError("the connection for limits was closed")

@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Final
 
 from passthrough.errors import Unavailable
+from passthrough.policy.allowance_leases import SILENT_SECONDS
 from passthrough.storage.allowances_book import Orphan, orphans
 from passthrough.storage.allowances_desk import Desk
 
 _log = logging.getLogger(__name__)
 
 _SWEEP_SECONDS: Final = 2.0
-_SILENT_SECONDS: Final = 20.0  # ten heartbeats
 _BURY: Final = "SELECT passthrough_bury($1, $2::jsonb, $3) AS leases"
 _EXPIRE: Final = "SELECT passthrough_expire(make_interval(secs => $1)) AS ended"
 
@@ -81,10 +81,10 @@ class Heirs:
 
     async def _expire(self) -> None:
         """End the calls of workers that were silent for long, if we would have heard them."""
-        if not self._desk.open or asyncio.get_running_loop().time() - self._desk.since < _SILENT_SECONDS:
+        if not self._desk.open or asyncio.get_running_loop().time() - self._desk.since < SILENT_SECONDS:
             return
         try:
-            (row,) = await self._desk.fetch(_EXPIRE, _SILENT_SECONDS)
+            (row,) = await self._desk.fetch(_EXPIRE, SILENT_SECONDS)
         except Unavailable:
             return
         if row["ended"]:

@@ -13,17 +13,15 @@ from typing import Final
 
 from passthrough.errors import Unavailable
 from passthrough.policy.allowance_holds import Hold, Needs, force, reserve
-from passthrough.policy.allowance_leases import Account, Answer, Lease, Want
-from passthrough.policy.allowances import Kind
+from passthrough.policy.allowance_leases import Account, Want
 from passthrough.storage.allowances_asks import Ask, Asks, Waiter
-from passthrough.storage.allowances_book import Book
 from passthrough.storage.allowances_desk import Desk
 from passthrough.storage.allowances_exchange import Exchange, Exchanged
+from passthrough.storage.allowances_held import Held
 
 _log = logging.getLogger(__name__)
 
 _MOST_A_ROUND: Final = 500  # calls; as many questions take PostgreSQL some 20 ms
-_KNOWN_SECONDS: Final = 1.0  # for how long a budget is known to be spent: counters may be reset by hand
 
 
 class Short(Exception):  # noqa: N818  # an answer, not an error
@@ -39,34 +37,30 @@ class Short(Exception):  # noqa: N818  # an answer, not an error
 class Rounds:
     """Serves waiting calls.
 
-    `silent` is called when holders do not answer, `spared` for each refusal by a shadow limit, `closed` with each
-    account of which nothing is held any more.
+    `silent` is called when holders do not answer, `spared` for each refusal by a shadow limit.
     """
 
     def __init__(
         self,
         desk: Desk,
         exchange: Exchange,
-        book: Book,
+        held: Held,
         holder: str,
         *,
         monotonic: Callable[[], float],
         silent: Callable[[], Awaitable[None]],
         spared: Callable[[Account, int], None],
-        closed: Callable[[Account], None],
     ) -> None:
         self._desk = desk
         self._exchange = exchange
-        self._book = book
+        self.held = held
         self._holder = holder
         self._monotonic = monotonic
         self._spared = spared
-        self._closed = closed
         self._queue: deque[Waiter] = deque()
         self._low: set[Account] = set()
         self._closing: set[Account] = set()
         self._reports: set[Account] = set()
-        self._by_id: dict[int, Account] = {}
         self._uncertain: set[Account] = set()  # of which PostgreSQL may have granted more than was heard
         self._deferred: list[Sequence[str]] = []
         self._wake = asyncio.Event()
@@ -95,31 +89,19 @@ class Rounds:
         self._closing.add(account)
         self._wake.set()
 
-    def drop(self, account: Account) -> None:
-        """Let go of a lease that is over, or was never given."""
-        self._by_id.pop(account.lease.allowance, None)
-        self._end(account.lease)
-        self._closed(account)
-
-    def grant_ourselves(self, account: Account, share: int, now: float, seconds: float) -> None:
-        """Let a worker that cannot ask go on with its share."""
-        ended = account.grant_ourselves(share, now, seconds)
-        if ended is not None:
-            self._end(ended)
-
     def heard(self, words: Sequence[str]) -> None:
         """Hear another: `ask ALLOWANCE QUESTION ASKER`, `have ALLOWANCE QUESTION HOLDER AMOUNT`, `report ALLOWANCE`."""
         if words[0] == "have":
             self._asks.answered(words[2], words[3])
         elif words[0] == "report":
-            self._reports |= {self._by_id[int(word)] for word in words[1:] if int(word) in self._by_id}
+            self._reports |= {account for word in words[1:] if (account := self.held.get(int(word))) is not None}
             self._wake.set()
         elif words[0] == "ask" and words[3] != self._holder:
             self._hear_question(words)
             self._wake.set()
 
     def _hear_question(self, words: Sequence[str]) -> None:
-        account = self._by_id.get(int(words[1]))
+        account = self.held.get(int(words[1]))
         if account is None and self._uncertain:
             self._deferred.append(words)  # it may be one of those of which the first answer is still to come
         elif account is not None and (account.lease.free > 0 or account in self._uncertain):
@@ -171,7 +153,7 @@ class Rounds:
         try:
             if wants:
                 exchanged = await self._exchange(list(wants.values()), {it: qs[0] for it, qs in owed.items()})
-                self._take(wants, exchanged)
+                self.held.take(wants, exchanged)
                 self._uncertain -= exchanged.answers.keys()
                 self._begin_asks(wants, exchanged)
                 self._judge(waiters, wants, exchanged)
@@ -223,46 +205,6 @@ class Rounds:
         for account in set(low) - wants.keys():
             wants[account] = account.top_up(now)
         return wants
-
-    def _take(self, wants: dict[Account, Want], exchanged: Exchanged) -> None:
-        now = self._monotonic()
-        for account, answer in exchanged.answers.items():
-            self._follow(account, answer)
-            number = account.lease.number
-            ended = account.answered(wants[account], answer, exchanged.sent_at)
-            if ended is not None:
-                self._end(ended)
-            if not answer.number:
-                self._by_id.pop(answer.allowance, None)
-                self._closed(account)
-                continue
-            lease = account.lease
-            self._by_id[lease.allowance] = account
-            if account.kind != Kind.CONCURRENCY:
-                self._note(account, renamed=ended is None and number not in {0, lease.number})
-            account.ceiling_until = now + _KNOWN_SECONDS if account.kind == Kind.MONEY else lease.until
-
-    def _follow(self, account: Account, answer: Answer) -> None:
-        """Let the account of a rotated key go on with the lease that it had under its former name."""
-        former = self._by_id.get(answer.allowance)
-        if former is None or former is account or account.lease.number or former.lease.number != answer.number:
-            return
-        account.lease = former.lease
-        former.lease = Lease()
-        self._closed(former)
-
-    def _note(self, account: Account, *, renamed: bool) -> None:
-        lease = account.lease
-        if not lease.slot:
-            figure = lease.reserved if account.kind == Kind.MONEY else lease.taken
-            lease.cells, lease.slot = self._book.place(lease.number, figure)
-        elif renamed:
-            self._book.rename((lease.cells, lease.slot), lease.number)
-
-    def _end(self, lease: Lease) -> None:
-        if lease.slot:
-            self._book.clear((lease.cells, lease.slot))
-            lease.cells, lease.slot = [0], 0
 
     def _serve(self, waiter: Waiter) -> bool:
         """Give a call its hold if there is enough; True also for a call whose client has left."""

@@ -13,6 +13,7 @@ import asyncpg
 
 from passthrough.errors import Unavailable, UserError
 from passthrough.policy.allowance_leases import Account
+from passthrough.policy.allowances import Kind
 from passthrough.policy.estimates import Estimates
 from passthrough.storage.allowances import Allowances, Choices, tell_spared
 from passthrough.storage.allowances_book import Book
@@ -20,6 +21,7 @@ from passthrough.storage.allowances_desk import Desk
 from passthrough.storage.allowances_events import Events, Send
 from passthrough.storage.allowances_exchange import Exchange
 from passthrough.storage.allowances_heirs import Heirs
+from passthrough.storage.allowances_held import Held
 from passthrough.storage.allowances_plans import Plans
 from passthrough.storage.allowances_rounds import Rounds
 
@@ -123,19 +125,26 @@ class _Worker:
         self._holder = holder
         self._book = book
         self._monotonic = monotonic
-        self.desk = Desk(connect, holder, heard=self._heard, changed=self._changed, connected=self._connected)
+        self.desk = Desk(
+            connect,
+            holder,
+            heard=self._heard,
+            changed=self._changed,
+            connected=self._connected,
+            alive=self._alive,
+            monotonic=monotonic,
+        )
         self.plans = Plans(self.desk, wall=wall)
         self.heirs = Heirs(self.desk, data_dir / "leases", data_dir / "journal")
         self.events = Events(self.desk, counters, send)
         self.rounds = Rounds(
             self.desk,
             Exchange(self.desk, holder, wall=wall, monotonic=monotonic),
-            book,
+            Held(book, closed=self.plans.forget, monotonic=monotonic),
             holder,
             monotonic=monotonic,
             silent=self.heirs.sweep,
             spared=lambda account, need: tell_spared(counters, account, need),
-            closed=self.plans.forget,
         )
         self.ended = False
         self._ready = asyncio.Event()
@@ -165,6 +174,9 @@ class _Worker:
     def _changed(self, subject: str) -> None:
         self.plans.changed(subject)
 
+    def _alive(self, at: float) -> None:
+        self.rounds.held.alive(at)
+
     def _connected(self, connected: bool) -> None:  # noqa: FBT001  # its one argument
         if connected:
             self.plans.regained()
@@ -192,7 +204,9 @@ class _Worker:
 
     def _let_go(self, account: Account, now: float) -> None:
         lease = account.lease
-        if lease.number and not 0 < lease.until <= now:
+        # a lease of calls at one time has no window: when it is over, PostgreSQL may still have it
+        over = 0 < lease.until <= now and account.kind != Kind.CONCURRENCY
+        if lease.number and not over:
             self.rounds.close(account)
         elif lease.number or not lease.taken:  # its window is over, or there never was one
-            self.rounds.drop(account)
+            self.rounds.held.drop(account)
