@@ -30,9 +30,11 @@ class Limits(Protocol):
 
     `reserve` decides at once, or returns None: then `acquire` has to be awaited, which raises the `Refusal` of
     the limit that is reached. `body` is None where only its length is known yet. A hold is settled with the
-    call's entry when the call has truly ended; `header_lines` tells the client what is left.
+    call's entry when the call has truly ended; `header_lines` tells the client what is left. `reads_body` tells
+    whether it may matter what a call's body asks for, because it has to be held to limits.
     """
 
+    def reads_body(self, key: VirtualKey, entry: Entry) -> bool: ...
     def reserve(self, key: VirtualKey, entry: Entry, call: Call, body: Body | None, length: int) -> Hold | None: ...
     async def acquire(self, key: VirtualKey, entry: Entry, call: Call, body: Body | None, length: int) -> Hold: ...
     def header_lines(self, hold: Hold, model: str | None) -> bytes: ...
@@ -92,8 +94,7 @@ class Admit:
         access.check_region(key, region)
         if key.needs_end_user and not end_user:
             raise invalid("The virtual key asks for the end user: send x-litellm-customer-id.", param="user")
-        # a limit on tokens or money is held to what the body asks for
-        return Admission(key, call, region, bool(key.limits) or access.needs_body(key, call))
+        return Admission(key, call, region, access.needs_body(key, call))
 
     async def _stands_for(self, key: VirtualKey, call: Call) -> str | None:
         """What a profile stands for: known for a key that has a model list, begun to be found out for others."""

@@ -131,7 +131,12 @@ class Handler:
 
     async def _sign(self, request: web.BaseRequest, admission: Admission, secret: str, record: Record) -> Outgoing:
         call = admission.call
-        payload = await self.receive(request, whole=admission.needs_body or has_to_be_read(call.operation, call.model))
+        whole = (
+            admission.needs_body
+            or has_to_be_read(call.operation, call.model)
+            or self.limits.reads_body(admission.key, record.entry)
+        )
+        payload = await self.receive(request, whole=whole)
         record.entry.request_bytes = payload.length
         record.entry.identity = self.compose.identity_name
         if payload.body is not None:

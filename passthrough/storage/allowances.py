@@ -78,6 +78,10 @@ class Allowances:
         self._wall = wall
         self._monotonic = monotonic
 
+    def reads_body(self, key: VirtualKey, entry: Entry) -> bool:
+        """Whether a call may be held to limits, for which it matters what its body asks for; costs nothing."""
+        return bool(key.limits or self._plans.shared or (entry.end_user and self._plans.customers_limited))
+
     def reserve(self, key: VirtualKey, entry: Entry, call: Call, body: Body | None, length: int) -> Hold | None:
         """Reserve for a call at once, or return None: then `acquire` has to be awaited.
 

@@ -50,7 +50,11 @@ class Plan:
 
 
 class Plans:
-    """Finds plans. `shared` is true when calls may be limited whose keys are not. All accounts are kept here."""
+    """Finds plans. All accounts are kept here.
+
+    `shared` is true when calls may be limited whose keys are not, `customers_limited` when that may be so for those
+    that name an end user.
+    """
 
     def __init__(self, desk: Desk, *, wall: Callable[[], float]) -> None:
         self._desk = desk
@@ -63,7 +67,7 @@ class Plans:
         self._asked: dict[str, asyncio.Future[None]] = {}
         self._wanted = asyncio.Event()
         self._version = 0
-        self._customers_limited = True
+        self.customers_limited = True
         self.shared = True  # until we know better
 
     def known(self, key: VirtualKey, entry: Entry, now: float) -> Plan | None:
@@ -95,7 +99,7 @@ class Plans:
                 self._customers.pop(name, None)
             else:
                 self._customers.clear()
-            self._customers_limited = True
+            self.customers_limited = True
             self._version += 1
             self._outdated = True
             self._wanted.set()
@@ -103,7 +107,7 @@ class Plans:
     def regained(self) -> None:
         """Changes are heard again: what is known may be old."""
         self._customers.clear()
-        self._customers_limited = True
+        self.customers_limited = True
         self._version += 1
         self._outdated = True
         self._wanted.set()
@@ -157,7 +161,7 @@ class Plans:
         self._shared = shared_limits(row["budget"] for row in rows)
         self.shared = self._shared.any
         if not self._outdated:  # else somebody was changed while this was read
-            self._customers_limited = customers["limited"]
+            self.customers_limited = customers["limited"]
         self._version += 1
 
     async def _read_customers(self, asked: "dict[str, asyncio.Future[None]]") -> None:
@@ -184,7 +188,7 @@ class Plans:
     async def _known_limits(self, entry: Entry) -> tuple[SharedLimits, tuple[Limit, ...]]:
         """Return what is shared, and the limits of the call's end user."""
         shared, name = self._shared, entry.end_user
-        while shared is None or (name and self._customers_limited and name not in self._customers):
+        while shared is None or (name and self.customers_limited and name not in self._customers):
             await self._ask(name or "")
             shared = self._shared
         return shared, self._customers.get(name or "", ())

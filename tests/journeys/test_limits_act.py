@@ -1,5 +1,9 @@
 """A call that is over a limit of its key is refused, costs nothing, and says what is left."""
 
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +91,26 @@ async def test_a_key_reads_what_is_left_of_all_that_binds_it(database_url: str, 
         assert left["max_budget"]["used"] == float(3 * last["cost"])
         assert left["max_budget"]["held"] == left["max_budget"]["lost"] == 0
         assert left["max_budget"]["resets_at"].endswith("T00:00:00Z")
+
+
+async def test_a_limit_of_an_end_user_reads_what_a_call_asks_for_also_where_its_client_has_hashed_it(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with running(database_url, tmp_path) as proxy:
+        await proxy.administrate("POST", "/customer/new", {"user_id": "hashing", "tpm_limit": 5000})
+        body = json.dumps(BODY).encode()
+        headers = {"x-api-key": await proxy.key(), "x-litellm-customer-id": "hashing"}
+        headers["x-amz-content-sha256"] = hashlib.sha256(body).hexdigest()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield body[:10]
+            await asyncio.sleep(0.05)  # the body comes after its head, as a large one does
+            yield body[10:]
+
+        async with ClientSession() as session:
+            target = f"{proxy.bedrock}/model/{MODEL}/converse"
+            async with session.post(target, data=slowly(), headers=headers | {"Content-Length": str(len(body))}) as got:
+                assert got.status == 200, await got.text()
 
 
 async def test_an_answer_of_claude_tells_claude_code_how_full_its_budget_is(database_url: str, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ async def test_a_call_that_comes_while_its_lease_is_given_back_counts_as_any_oth
         (await one.hold(key)).release()
         (account,) = one.allowances._plans.accounts()
         one.allowances._rounds.close(account)
-        while not one.allowances._desk._turn.locked():
+        while not one.allowances._desk._turn.locked():  # noqa: ASYNC110  # nobody is told
             await asyncio.sleep(0)
         await one.call(key)
         for _ in range(9):
