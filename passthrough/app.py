@@ -148,7 +148,11 @@ async def service(
             admit=Admit(
                 default_region=settings.region, profiles=resolver, customers=directory.customer, clock=time.time
             ),
-            receive=Receive(max_bytes=settings.max_body_bytes, stall_seconds=settings.client_stall_seconds),
+            receive=Receive(
+                max_bytes=settings.max_body_bytes,
+                buffered_bytes=settings.buffered_bodies_bytes,
+                stall_seconds=settings.client_stall_seconds,
+            ),
             headers=RequestHeaders(settings.key_header),
             limits=allowances,
             compose=compose,
@@ -216,6 +220,8 @@ def _watch(metrics: Metrics, handler: Handler, directory: KeyDirectory, ledger: 
     keys = directory.counts
     metrics.watch("counter", "passthrough_lost_log_lines", "Log lines nobody took.", lambda: lines.lost)
     metrics.watch("gauge", "passthrough_open_calls", "Calls being served now.", lambda: len(handler.calls))
+    bodies = "Bytes of request bodies held for open calls."
+    metrics.watch("gauge", "passthrough_buffered_body_bytes", bodies, lambda: handler.receive.buffered)
     metrics.watch("gauge", "passthrough_cached_keys", "Keys known to this process.", lambda: len(directory))
     metrics.watch("counter", "passthrough_key_queries", "Queries for keys.", lambda: keys.queries)
     metrics.watch("counter", "passthrough_unknown_keys", "Keys that do not exist, asked for.", lambda: keys.absent)

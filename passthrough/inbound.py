@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import StreamReader, web
+from aiohttp.web import RequestPayloadError
 
 from passthrough.errors import Refusal
 from passthrough.policy.ledger import uuid7
@@ -42,6 +43,10 @@ class Protocol(web.RequestHandler):
         super().data_received(data)
         if self._request_count != requests:
             self._head_bytes = 0
+            if self._last_body is not None and not self._last_body.is_eof():
+                # what came cannot be more of it, nor the next request: aiohttp answers 400 in its turn, but would let
+                # whoever reads the body wait
+                self._last_body.set_exception(RequestPayloadError("the body is malformed"))
             self._last_body = self._messages[-1][1] if self._messages else None
         elif self._last_body is None or self._last_body.is_eof():  # no request ended in it, so it belongs to a head
             self._head_bytes += len(data)

@@ -43,6 +43,8 @@ class Settings:
     https_proxy: str | None = field(default=None, repr=False)
     no_proxy: str = ""
     max_body_bytes: int = 64 * MIB  # AWS takes 25,000,000 bytes, base64 and JSON around it grow that by half
+    # of all open calls of a worker: eight of the largest at once, or 5,000 of 100 KB, in a container of 1 GB
+    buffered_bodies_bytes: int = 512 * MIB
     key_header: str | None = None
     drain_seconds: float = 300.0
     on_client_disconnect: Literal["drain", "cancel"] = "drain"
@@ -131,6 +133,7 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "https_proxy": (("HTTPS_PROXY", "https_proxy"), _text),
     "no_proxy": (("NO_PROXY", "no_proxy"), _text),
     "max_body_bytes": (("PASSTHROUGH_MAX_BODY_BYTES",), _number(int, 1, 1024 * MIB)),
+    "buffered_bodies_bytes": (("PASSTHROUGH_BUFFERED_BODIES_BYTES",), _number(int, 1, 1024 * 1024 * MIB)),
     "key_header": (("PASSTHROUGH_KEY_HEADER",), _text),
     "drain_seconds": (("PASSTHROUGH_DRAIN_SECONDS",), _number(float, 0, 86400)),
     "on_client_disconnect": (("PASSTHROUGH_ON_CLIENT_DISCONNECT",), _choice("drain", "cancel")),
@@ -189,7 +192,13 @@ def load(
     for setting, value in (options or {}).items():
         if value is not None:
             values[setting] = _parsed("--" + setting.replace("_", "-"), str(value), _VARIABLES[setting][1])
-    return Settings(**values)
+    settings = Settings(**values)
+    if settings.buffered_bodies_bytes < settings.max_body_bytes:
+        raise UserError(
+            "PASSTHROUGH_BUFFERED_BODIES_BYTES is less than PASSTHROUGH_MAX_BODY_BYTES, so the largest bodies would "
+            "never be served: raise it, or lower the other."
+        )
+    return settings
 
 
 def _find(names: tuple[str, ...], environ: Mapping[str, str], table: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -24,6 +24,14 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert (settings.on_client_disconnect, settings.log_format) == ("drain", "json")
 
 
+def test_room_for_all_bodies_is_room_for_the_largest() -> None:
+    assert load(environ={}).buffered_bodies_bytes == 512 * 1024 * 1024
+    environ = {"PASSTHROUGH_MAX_BODY_BYTES": "1000", "PASSTHROUGH_BUFFERED_BODIES_BYTES": "1000"}
+    assert load(environ=environ).buffered_bodies_bytes == 1000
+    with pytest.raises(UserError, match="PASSTHROUGH_BUFFERED_BODIES_BYTES is less than"):
+        load(environ={**environ, "PASSTHROUGH_MAX_BODY_BYTES": "1001"})
+
+
 def test_the_environment_comes_before_the_file_and_options_before_both(tmp_path: Path) -> None:
     path = file_with("passthrough_port = 1\npassthrough_drain_seconds = 2.5\npassthrough_workers = 3\n", tmp_path)
     settings = load(config=path, environ={"PASSTHROUGH_PORT": "2"}, options={"workers": "4", "host": None})

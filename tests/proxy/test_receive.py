@@ -17,6 +17,6 @@ async def test_a_client_that_went_before_its_body_was_asked_for_has_gone_and_is_
     body.feed_data(b"half of ")
     request = make_mocked_request("POST", "/", {"Content-Length": "16"}, payload=body)
     request._protocol = unconnected
-    receive = Receive(max_bytes=1024, stall_seconds=1)
+    receive = Receive(max_bytes=1024, buffered_bytes=1024, stall_seconds=1)
     with pytest.raises(ClientGone):
         await receive(request, whole=True)
