@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from passthrough.bedrock.models import ModelKind, model_ref
 from passthrough.errors import Unavailable
 from passthrough.policy.access import covers
 from passthrough.policy.allowance_leases import FOREVER, Account
@@ -27,6 +28,7 @@ _log = logging.getLogger(__name__)
 _MOST_PLANS: Final = 20_000  # of about 500 bytes; callers make up models, end users and tags
 _MOST_CUSTOMERS: Final = 50_000
 _RETRY_SECONDS: Final = 1.0
+_PROFILE_SECONDS: Final = 1.0  # until it is looked again what a profile stands for that nobody knew
 
 PlanKey = tuple[str, str | None, str | None, str | None, str | None, tuple[str, ...]]
 
@@ -53,11 +55,14 @@ class Plans:
     """Finds plans. All accounts are kept here.
 
     `shared` is true when calls may be limited whose keys are not, `customers_limited` when that may be so for those
-    that name an end user.
+    that name an end user. `stands_for` gives the model of an application inference profile, once it is known.
     """
 
-    def __init__(self, desk: Desk, *, wall: Callable[[], float]) -> None:
+    def __init__(
+        self, desk: Desk, *, wall: Callable[[], float], stands_for: Callable[[str], str | None] = lambda _: None
+    ) -> None:
         self._desk = desk
+        self._stands_for = stands_for
         self._wall = wall
         self._plans: dict[PlanKey, Plan] = {}
         self._customers: dict[str, tuple[Limit, ...]] = {}
@@ -205,8 +210,13 @@ class Plans:
         wall = self._wall()
         model = entry.billed_model or entry.model
         every = [*limits, *shared.of(limits, subjects_of(entry))]
-        applying = [limit for limit in every if not limit.model or (model is not None and covers(limit.model, model))]
+        profile = model is not None and model_ref(model).kind is ModelKind.APPLICATION_INFERENCE_PROFILE
+        behind = self._stands_for(model) if model is not None and profile else None
+        models = [name for name in (model, behind) if name is not None]
+        applying = [limit for limit in every if not limit.model or any(covers(limit.model, name) for name in models)]
         ends = [limit.bonus_until - wall for limit in applying if limit.bonus_until > wall]
+        if profile and behind is None:
+            ends.append(_PROFILE_SECONDS)
         accounts = tuple(self._account(limit, wall) for limit in ordered(merged(applying)))
         plan = Plan(accounts, key.limits, version, now + min(ends, default=FOREVER))
         plan.used_at = now

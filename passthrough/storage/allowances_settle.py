@@ -86,7 +86,7 @@ def _missed(row: Any, entry: Entry) -> bool:  # a row of _YOUNG
         row["starts_at"] <= started < row["created_at"] + _HEARING
         and all(allowance != row["id"] for allowance, *_ in entry.charges)
         and (row["subject"], row["name"]) in set(subjects_of(entry))
-        and (not row["model"] or (entry.model is not None and covers(row["model"], entry.model)))
+        and (not row["model"] or any(covers(row["model"], name) for name in (entry.model, entry.billed_model) if name))
     )
 
 

@@ -53,10 +53,13 @@ async def open_allowances(
     choices: Choices,
     counters: Counters,
     send: Send | None = None,
+    stands_for: Callable[[str], str | None] = lambda _: None,
     wall: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Allowances]:
     """Own a worker's allowances. `holder` is the name of its journal, which has to be closed before this is.
+
+    `stands_for` gives the model of an application inference profile, once it is known.
 
     Raises `UserError` when the data directory cannot be written. Nothing waits for PostgreSQL.
     """
@@ -67,7 +70,9 @@ async def open_allowances(
             f"The directory {data_dir / 'leases'} cannot be written ({error.strerror}): "
             "correct its permissions or choose another data directory."
         ) from error
-    worker = _Worker(connect, holder, data_dir, book, counters, send, wall=wall, monotonic=monotonic)
+    worker = _Worker(
+        connect, holder, data_dir, book, counters, send, stands_for=stands_for, wall=wall, monotonic=monotonic
+    )
     allowances = Allowances(
         estimates=estimates,
         choices=choices,
@@ -119,6 +124,7 @@ class _Worker:
         counters: Counters,
         send: Send | None,
         *,
+        stands_for: Callable[[str], str | None],
         wall: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
@@ -134,7 +140,7 @@ class _Worker:
             alive=self._alive,
             monotonic=monotonic,
         )
-        self.plans = Plans(self.desk, wall=wall)
+        self.plans = Plans(self.desk, wall=wall, stands_for=stands_for)
         self.heirs = Heirs(self.desk, data_dir / "leases", data_dir / "journal")
         self.events = Events(self.desk, counters, send)
         self.rounds = Rounds(

@@ -12,7 +12,7 @@ import pytest
 from passthrough.errors import Refusal
 from passthrough.policy.keys import VirtualKey
 from passthrough.storage.database import Database
-from tests.storage.allowance_workers import KEY, Worker, call_of, key_with, worker
+from tests.storage.allowance_workers import KEY, MODEL, Worker, call_of, key_with, worker
 
 
 @pytest.fixture
@@ -67,6 +67,20 @@ async def test_a_key_that_moves_to_another_team_is_held_to_that_ones_defaults(
         for key in (before, after):
             hold = await one.hold(key)
             assert [account.limit.name for account in hold.accounts] == [key.team_id]
+
+
+async def test_a_limit_of_a_model_binds_calls_of_it_by_a_profile(tmp_path: Path, database: Database) -> None:
+    profile = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc"
+    known: dict[str, str] = {}
+    key = key_with(model_rpm_limit={MODEL: 2})
+    async with worker(database, tmp_path, stands_for=known.get) as one:
+        assert not (await one.hold(key, entry=call_of(key, model=profile))).accounts  # nobody knows it yet
+        known[profile] = f"us.{MODEL}"
+        await asyncio.sleep(1.1)  # for so long that is not asked again
+        for model in (profile, MODEL):
+            await one.hold(key, entry=call_of(key, model=model))
+        with pytest.raises(Refusal, match="model_rpm_limit"):
+            await one.hold(key, entry=call_of(key, model=profile))
 
 
 async def test_tags_that_nothing_limits_make_no_plans(
