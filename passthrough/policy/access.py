@@ -56,6 +56,11 @@ def is_restricted(key: VirtualKey) -> bool:
     return any(key.model_lists) or bool(key.models)
 
 
+def is_listed(key: VirtualKey, model: str) -> bool:
+    """Whether every list of the key has the model under the name that it is given; so has a key without lists."""
+    return all(_verdict(patterns, model) for patterns in _lists(key))
+
+
 def needs_body(key: VirtualKey, call: Call) -> bool:
     """Whether the body has to be seen before the call may go up."""
     operation = call.operation
@@ -139,12 +144,18 @@ def _names(model: str, reference: ModelRef) -> Iterator[str]:
 
 
 def _require(key: VirtualKey, model: str, stands_for: str | None = None) -> None:
-    lists = key.model_lists or (key.models,)
-    allowed = _allows if len(model) <= LONGEST_ID else allows
-    if not all(allowed(patterns, model) or (stands_for and allows(patterns, stands_for)) for patterns in lists):
+    if not all(_verdict(patterns, model) or (stands_for and allows(patterns, stands_for)) for patterns in _lists(key)):
         raise forbidden(
             f"The virtual key may not use {model}: use a model that is listed for it, or ask your administrator."
         )
+
+
+def _lists(key: VirtualKey) -> tuple[tuple[str, ...], ...]:
+    return key.model_lists or (key.models,)
+
+
+def _verdict(patterns: tuple[str, ...], model: str) -> bool:
+    return _allows(patterns, model) if len(model) <= LONGEST_ID else allows(patterns, model)
 
 
 def _refuse_unknown() -> NoReturn:

@@ -97,10 +97,10 @@ class Admit:
         return Admission(key, call, region, access.needs_body(key, call))
 
     async def _stands_for(self, key: VirtualKey, call: Call) -> str | None:
-        """What a profile stands for: known for a key with a list or limits of models, else begun to be found out."""
+        """What a profile stands for: known for a key that is judged by it, else begun to be found out."""
         if call.model is None or PROFILE not in call.model:
             return None
-        if access.is_restricted(key) or any(limit.model for limit in key.limits):
+        if not access.is_listed(key, call.model) or any(limit.model for limit in key.limits):
             return await self._profiles.resolve(call.model)
         self._profiles.look_up(call.model)
         return None

@@ -2,7 +2,8 @@
 
 The ARN of such a profile says nothing about its model, and the answers of its calls name none. The first call
 that uses one starts a look-up (`bedrock:GetInferenceProfile`); what comes back is kept. Nobody waits for it but a
-key with a model list, whose admission depends on the answer.
+key with lists or limits of models, whose admission depends on the answer. ARNs come from clients, who could make up
+any number of them: how many look-ups begin is bounded, and what was found is not kept where what was missed is.
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_GetInferenceProfile.html
 """
 
@@ -11,6 +12,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -24,12 +26,20 @@ from passthrough.proxy.route import route
 from passthrough.wire.connection import Head
 from passthrough.wire.pool import Pool
 
+_T = TypeVar("_T")
+
 _log = logging.getLogger(__name__)
 
 LOOK_UP_SECONDS = 5.0
 MAX_ANSWER_BYTES = 64 * 1024  # a profile lists its models, a handful
-MAX_AT_ONCE = 16  # ARNs come from clients: a flood of them must not become one at AWS
-KEPT = 4096
+MAX_AT_ONCE = 16
+# Look-ups of a worker, in a second and at once. A cautious choice: no quota of AWS's names GetInferenceProfile, and
+# whatever its rate is, the account's other users share it. A start with 40 profiles in use does not wait; with
+# several hundred, keys with a model list are asked to try again for a minute or two, and then not for an hour.
+LOOK_UPS_A_SECOND = 2.0
+LOOK_UPS_AT_ONCE = 40
+RESERVED = 20  # of those, for calls that cannot be admitted without an answer
+KEPT = 4096  # of those found, and as many of those missed
 FOUND_SECONDS = 3600.0  # a profile's models never change, but it can be deleted and made anew
 MISSED_SECONDS = 60.0
 
@@ -53,8 +63,11 @@ class Profiles:
         self._pool = pool
         self._group = group
         self._clock = clock
-        self._found: OrderedDict[str, tuple[str | None, float]] = OrderedDict()
-        self._asked: dict[str, asyncio.Task[str | None]] = {}
+        self._found: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._missed: OrderedDict[str, float] = OrderedDict()
+        self._asked: dict[str, asyncio.Task[None]] = {}
+        self._room = float(LOOK_UPS_AT_ONCE)
+        self._room_at = clock()
 
     def known(self, model: str) -> str | None:
         """The model behind a profile's ARN, if that is known by now. Never waits."""
@@ -63,28 +76,47 @@ class Profiles:
 
     def look_up(self, model: str) -> None:
         """Begin to find out, unless it is known, under way, no such profile, or too much is asked already."""
-        if self._is_unknown(model):
-            _ = self._ask(model)  # its group owns it
+        if self._is_due(model) and self._has_room(RESERVED):
+            self._ask(model)
 
     async def resolve(self, model: str) -> str | None:
-        """Wait for the answer; None when nobody can tell."""
-        if self._is_unknown(model):
-            await asyncio.wait([self._ask(model)])
-        elif model in self._asked:
+        """Wait for the answer; None when nobody can tell. Raises a 429 when it may not be asked for now."""
+        if self._is_due(model):
+            if self._has_room(0):
+                self._ask(model)
+            elif model not in self._found:  # what was found long ago will do
+                raise Refusal(
+                    429,
+                    "ThrottlingException",
+                    "Too many unknown inference profiles are asked for, so what this one stands for cannot be "
+                    "looked up: try again in a few seconds.",
+                    headers={"Retry-After": "2"},
+                )
+        if model in self._asked:
             await asyncio.wait([self._asked[model]])
         return self.known(model)
 
-    def _is_unknown(self, model: str) -> bool:
-        if model_ref(model).kind is not ModelKind.APPLICATION_INFERENCE_PROFILE or model in self._asked:
+    def _is_due(self, model: str) -> bool:
+        if model_ref(model).kind is not ModelKind.APPLICATION_INFERENCE_PROFILE or region_of_arn(model) is None:
             return False
-        found = self._found.get(model)
-        return (found is None or self._clock() >= found[1]) and len(self._asked) < MAX_AT_ONCE
+        now = self._clock()
+        found, missed_until = self._found.get(model), self._missed.get(model, now)
+        return model not in self._asked and now >= missed_until and (found is None or now >= found[1])
 
-    def _ask(self, model: str) -> "asyncio.Task[str | None]":
-        task = self._asked[model] = self._group.create_task(self._find(model), name="inference-profile")
-        return task
+    def _has_room(self, reserved: int) -> bool:
+        """Whether one more look-up may begin and leave `reserved` to others; counts it then."""
+        now = self._clock()
+        self._room = min(LOOK_UPS_AT_ONCE, self._room + (now - self._room_at) * LOOK_UPS_A_SECOND)
+        self._room_at = now
+        if len(self._asked) >= MAX_AT_ONCE or self._room < 1 + reserved:
+            return False
+        self._room -= 1
+        return True
 
-    async def _find(self, model: str) -> str | None:
+    def _ask(self, model: str) -> None:
+        self._asked[model] = self._group.create_task(self._find(model), name="inference-profile")
+
+    async def _find(self, model: str) -> None:
         stands_for: str | None = None
         try:
             async with asyncio.timeout(LOOK_UP_SECONDS):
@@ -93,16 +125,17 @@ class Profiles:
             _log.warning("an inference profile cannot be resolved", extra={"profile": model, "cause": str(error)})
         finally:
             self._asked.pop(model, None)
-        self._found[model] = stands_for, self._clock() + (FOUND_SECONDS if stands_for else MISSED_SECONDS)
-        if len(self._found) > KEPT:
-            self._found.popitem(last=False)
-        return stands_for
+        until = self._clock()
+        if stands_for:
+            _keep(self._found, model, (stands_for, until + FOUND_SECONDS))
+        else:
+            self._found.pop(model, None)
+            _keep(self._missed, model, until + MISSED_SECONDS)
 
     async def _fetch(self, model: str) -> str | None:
         call = route("GET", "/bedrock/inference-profiles/" + quote(model, safe=""))
         region = region_of_arn(model)
-        if region is None:
-            return None
+        assert region is not None  # noqa: S101  # else it was not due
         payload = Payload(b"", 0, EMPTY_SHA256, hash_is_the_clients=False)
         status, body = await self._exchange(self._compose("GET", call, region, Forwarded([], []), payload))
         if status != 200:  # noqa: PLR2004  # anything else has no profile in it
@@ -156,6 +189,13 @@ async def profiles(compose: Compose, pool: Pool, clock: Callable[[], float]) -> 
         yield found
         for task in tuple(found._asked.values()):  # noqa: SLF001  # its owner
             task.cancel()
+
+
+def _keep(kept: OrderedDict[str, _T], model: str, value: _T) -> None:
+    kept[model] = value
+    kept.move_to_end(model)
+    if len(kept) > KEPT:
+        kept.popitem(last=False)
 
 
 def _model_of(arns: list[str]) -> str | None:
