@@ -60,6 +60,12 @@ BEGIN
                 0::numeric, NULL::double precision, extract(epoch FROM instant)::double precision, NULL::text[];
             CONTINUE;
         END IF;
+        IF a.ends_at <= instant AND w.kind = {MONEY}
+            AND NOT EXISTS (SELECT FROM allowance_leases t WHERE t.allowance = a.id) THEN
+            -- nobody had it for long: what was spent in this window without it has to be counted
+            DELETE FROM allowances t WHERE t.id = a.id;
+            a.id := NULL;
+        END IF;
         IF a.id IS NULL THEN
             IF w.kind = {MONEY} THEN
                 -- what was spent before there was a budget has to be counted first
@@ -102,6 +108,11 @@ BEGIN
         l.granted := greatest(l.granted - w.back, w.taken);
         a.held := a.held + greatest(0, l.granted - l.consumed) - held_before;
 
+        IF w.total > 0 AND w.kind = {MONEY} AND w.period = '' AND w.model = '' THEN
+            -- also what was spent while it did not bind: the ledger's counter moves with every call, and together
+            a.used := greatest(a.used, (SELECT t.spend * 1e12 FROM spend t
+                WHERE t.kind = a.subject AND t.subject = a.name));
+        END IF;
         spare := w.most - a.used - a.held - a.lost;
         given := CASE
             WHEN w.total <= 0 THEN 0
@@ -182,12 +193,12 @@ DECLARE
     outstanding numeric;
     kept numeric;
 BEGIN
+    PERFORM 1 FROM allowances WHERE id IN (SELECT allowance FROM allowance_leases WHERE holder = dead)
+    ORDER BY subject COLLATE "C", name COLLATE "C", kind, period COLLATE "C", model COLLATE "C" FOR UPDATE;
     FOR r IN SELECT lease.number, lease.granted, lease.consumed, held.id, held.kind,
             coalesce((noted ->> lease.number::text)::numeric, 0) AS value
         FROM allowance_leases lease JOIN allowances held ON held.id = lease.allowance
         WHERE lease.holder = dead AND (with_money OR held.kind <> {MONEY})
-        ORDER BY held.subject COLLATE "C", held.name COLLATE "C", held.kind, held.period COLLATE "C",
-            held.model COLLATE "C" FOR UPDATE
     LOOP
         outstanding := greatest(0, r.granted - r.consumed);
         kept := CASE
@@ -213,11 +224,14 @@ DECLARE
     r record;
     ended bigint := 0;
 BEGIN
+    PERFORM 1 FROM allowances WHERE kind = {CONCURRENCY} AND id IN (
+        SELECT lease.allowance FROM allowance_leases lease JOIN allowance_holders USING (holder)
+        WHERE seen_at < clock_timestamp() - silent)
+    ORDER BY subject COLLATE "C", name COLLATE "C", model COLLATE "C" FOR UPDATE;
     FOR r IN SELECT lease.number, greatest(0, lease.granted - lease.consumed) AS outstanding, held.id
         FROM allowance_leases lease JOIN allowances held ON held.id = lease.allowance
         JOIN allowance_holders holder ON holder.holder = lease.holder
         WHERE held.kind = {CONCURRENCY} AND holder.seen_at < clock_timestamp() - silent
-        ORDER BY held.subject COLLATE "C", held.name COLLATE "C", held.model COLLATE "C" FOR UPDATE OF lease, held
     LOOP
         UPDATE allowances SET held = held - r.outstanding WHERE id = r.id;
         DELETE FROM allowance_leases WHERE number = r.number;

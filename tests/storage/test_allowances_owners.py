@@ -13,10 +13,11 @@ import pytest
 
 from passthrough.errors import Refusal
 from passthrough.policy.keys import VirtualKey
-from passthrough.storage.allowances_state import count_from, states
+from passthrough.storage.allowances_state import states
 from passthrough.storage.database import Database
 from passthrough.storage.keys import KeyDirectory, key_directory
 from passthrough.storage.ledger import Ledger
+from passthrough.storage.owners import set_counter
 from tests.storage.allowance_workers import KEY, MODEL, Worker, call_of, key_with, worker, workers
 
 
@@ -214,7 +215,7 @@ async def test_resetting_a_counter_fills_the_budget_again(tmp_path: Path, databa
         assert one.ledger is not None
         await one.ledger.flush(10)
         async with database.begin() as connection:
-            await count_from(connection, "key", KEY, Decimal(0))
+            await set_counter(connection, "key", KEY, Decimal(0))
         await asyncio.sleep(1.1)  # for so long a spent budget is known to be spent
         await one.call(key, used=(10, 90))
 
