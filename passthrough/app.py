@@ -114,6 +114,7 @@ async def service(
                 ),
                 counters=metrics,
                 send=send,
+                stands_for=resolver.known,
             )
         )
         ledger = await stack.enter_async_context(
@@ -176,6 +177,7 @@ async def service(
             clock=time.time,
             obeyed=directory.caught_up,
             more=spend_endpoints(database, time.time),
+            reserved={digest(settings.master_key)},
         )
         application.router.add_route("*", ANYTHING, _no_such_route)
         yield Service(application, handler, ledger)
