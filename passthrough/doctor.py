@@ -9,6 +9,7 @@ from tempfile import TemporaryFile
 
 import asyncpg
 
+from passthrough import master_key
 from passthrough.bedrock.endpoints import Endpoints, is_region
 from passthrough.errors import Refusal, Unavailable, UserError
 from passthrough.identities import Identity
@@ -89,6 +90,8 @@ async def _upstream(settings: Settings) -> str:
 
 async def _master_key(settings: Settings) -> str:
     if settings.master_key:
+        if weakness := master_key.weakness(settings.master_key):
+            raise UserError(weakness)
         return "set"
     if settings.database_url:
         raise UserError("PASSTHROUGH_MASTER_KEY is not set; set it to a long random text.")

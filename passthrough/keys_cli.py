@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from passthrough import master_key
 from passthrough.admin.key_answers import key_answer, key_row
 from passthrough.admin.key_rotation import Rotation
 from passthrough.admin.key_tables import key_table, keys_table
@@ -22,7 +23,7 @@ from passthrough.admin.keys import Keys, Made, unknown_key
 from passthrough.admin.reading import decoded
 from passthrough.admin.schemas.keys import GeneratedKey, GenerateKey, KeyRow, RegenerateKey, UpdateKey
 from passthrough.errors import Refusal, Unavailable, UserError
-from passthrough.policy.keys import KEY_PREFIX, is_digest
+from passthrough.policy.keys import KEY_PREFIX, digest, is_digest
 from passthrough.settings import Settings, load
 from passthrough.storage.audit import Actor
 from passthrough.storage.database import open_database, require_head
@@ -197,13 +198,17 @@ def _set_blocked(key: str, *, blocked: bool, json: bool, config: Path | None) ->
 
 
 def _run(config: Path | None, work: Work[Result]) -> Result:
+    settings = load(config=config)
+    master = settings.master_key or (None if settings.database_url else master_key.kept(settings.data_dir))
+
     async def main(url: str) -> Result:
         await require_head(url)
         async with open_database(url) as database:
-            keys = Keys(database, lambda: datetime.now(UTC).timestamp())
+            reserved = {digest(master)} if master else ()
+            keys = Keys(database, lambda: datetime.now(UTC).timestamp(), reserved=reserved)
             return await work(keys, Rotation(database, keys))
 
-    with _database_url(load(config=config)) as url:
+    with _database_url(settings) as url:
         try:
             return asyncio.run(main(url))
         except Unavailable:

@@ -3,9 +3,7 @@
 import asyncio
 import functools
 import logging
-import os
 import resource
-import secrets
 import shutil
 import signal
 import socket
@@ -17,6 +15,7 @@ from pathlib import Path
 
 import uvloop
 
+from passthrough import master_key
 from passthrough.sandbox.access import DEFAULT_CREDENTIALS
 from passthrough.sandbox.server import Sandbox
 from passthrough.serving import at_end_of, listen, serve
@@ -30,7 +29,6 @@ from passthrough.workers import Supervisor
 _log = logging.getLogger(__name__)
 
 ENOUGH_FILES = 20_480  # 10,000 streams in one worker
-MASTER_KEY_FILE = "master-key"
 
 
 def run(settings: Settings, *, migrate: bool, tls: ssl.SSLContext | None, sandbox: bool) -> None:
@@ -40,6 +38,8 @@ def run(settings: Settings, *, migrate: bool, tls: ssl.SSLContext | None, sandbo
         if url is None:
             url = stack.enter_context(embedded(settings.data_dir))
             settings = _with_master_key(settings)
+        if weakness := master_key.weakness(settings.master_key or ""):
+            _log.warning("the master key is weak", extra={"cause": weakness})
         asyncio.run(migrate_database(url) if migrate or not settings.database_url else require_head(url))
         if settings.region_is_a_guess and not sandbox:
             _log.warning("no AWS_REGION is set", extra={"region": settings.region})
@@ -91,19 +91,11 @@ def _fresh(folder: Path) -> Path:
 
 
 def _with_master_key(settings: Settings) -> Settings:
-    """With the embedded database a key is made once and kept beside it, readable by its owner alone."""
     if settings.master_key:
         return settings
-    path = settings.data_dir / MASTER_KEY_FILE
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        pass
-    else:
-        with os.fdopen(descriptor, "w") as file:
-            file.write("sk-" + secrets.token_urlsafe(32))
-    _log.info("the master key is in a file", extra={"path": str(path)})
-    return replace(settings, master_key=path.read_text().strip())
+    key = master_key.made_once(settings.data_dir)
+    _log.info("the master key is in a file", extra={"path": str(settings.data_dir / master_key.FILE)})
+    return replace(settings, master_key=key)
 
 
 def _at_sandbox(settings: Settings, supervisor: Supervisor, workers_sock: socket.socket) -> Settings:

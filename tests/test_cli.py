@@ -109,7 +109,7 @@ async def test_the_doctor_finds_nothing_where_all_is_well(database_url: str, tmp
     async with Sandbox() as sandbox:
         environ = {
             "DATABASE_URL": database_url,
-            "PASSTHROUGH_MASTER_KEY": "sk-x",
+            "PASSTHROUGH_MASTER_KEY": "sk-a-long-random-text",
             "AWS_REGION": "eu-west-1",
             "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
             "AWS_SECRET_ACCESS_KEY": "hidden-word",
@@ -126,3 +126,14 @@ def test_the_doctor_names_what_is_missing(tmp_path: Path) -> None:
     assert ended.returncode == 1
     failed = [line.split(":")[0] for line in ended.stdout.splitlines() if line.startswith("FAIL")]
     assert {"FAIL  credentials", "FAIL  region", "FAIL  master key", "FAIL  database"} <= set(failed)
+
+
+def test_the_doctor_finds_a_master_key_that_can_be_guessed_and_does_not_tell_it(tmp_path: Path) -> None:
+    environ = {"DATABASE_URL": "postgresql://127.0.0.1:1/none", "PASSTHROUGH_MASTER_KEY": "sk-guess-me-now"}
+    ended = run("doctor", data_dir=tmp_path, environ=environ)
+    (finding,) = (line for line in ended.stdout.splitlines() if "master key:" in line)
+    assert finding.startswith("FAIL")
+    assert "shorter than 16 characters" in finding
+    assert "guess-me" not in ended.stdout + ended.stderr
+    ended = run("doctor", data_dir=tmp_path, environ={**environ, "PASSTHROUGH_MASTER_KEY": "sk-guess-me-now1"})
+    assert "shorter" not in ended.stdout

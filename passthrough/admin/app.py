@@ -1,7 +1,7 @@
 """The admin API in the application: its routes stand at the root, beside the pass-through's prefixes."""
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 
 import msgspec
 from aiohttp import web
@@ -34,12 +34,14 @@ def add_admin_routes(
     clock: Callable[[], float],
     obeyed: Callable[[], Awaitable[None]],
     more: Iterable[Endpoint] = (),
+    reserved: Collection[str] = (),
 ) -> None:
     """Serve the admin API. `clock` gives seconds since 1970; `more` are endpoints of other nouns (spend).
 
-    `obeyed` returns once this process obeys what was changed: whoever has our answer may count on that.
+    `reserved` are digests that no virtual key may have: the master key's. `obeyed` returns once this process obeys
+    what was changed: whoever has our answer may count on that.
     """
-    endpoints = [*admin_endpoints(database, clock), *more]
+    endpoints = [*admin_endpoints(database, clock, reserved), *more]
     described = document(endpoints)
     shown, written = docs.page(described), msgspec.json.encode(described)
 
@@ -61,9 +63,9 @@ def add_admin_routes(
         app.router.add_route("*", path, server.serve)
 
 
-def admin_endpoints(database: Database, clock: Callable[[], float]) -> list[Endpoint]:
+def admin_endpoints(database: Database, clock: Callable[[], float], reserved: Collection[str] = ()) -> list[Endpoint]:
     """Every route about keys, their owners, budgets, and changes."""
-    keys = Keys(database, clock)
+    keys = Keys(database, clock, reserved=reserved)
     teams = Teams(database, clock)
     nouns = (
         KeyRoutes(keys),

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from passthrough.admin.keys import Keys, Made, explained
 from passthrough.admin.patch import exact, expiry
 from passthrough.admin.schemas.keys import RegenerateKey
-from passthrough.policy.keys import digest, display_name, key_id_of, mint
+from passthrough.policy.keys import display_name, key_id_of
 from passthrough.storage.audit import Actor
 from passthrough.storage.database import Database
 from passthrough.storage.key_pages import rows_of
@@ -34,8 +34,8 @@ class Rotation:
 
     async def rotate(self, reference: str, request: RegenerateKey, actor: Actor) -> Made:
         """Replace a key's text by `new_key` or a fresh one; 404 if there is no such key."""
-        text = request.new_key or mint()
-        key_id, now = digest(text), self._keys.now()
+        text, key_id = self._keys.new_text(request.new_key, param="new_key")
+        now = self._keys.now()
         former_until = expiry(request.grace_period, now, param="grace_period") or now - _CLOCKS_DIFFER
         async with self._database.begin() as connection:
             (before,) = await self._keys.locked(connection, [key_id_of(reference)])

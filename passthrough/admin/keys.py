@@ -1,6 +1,6 @@
 """What can be done with keys; each of these is one transaction, and nobody's HTTP."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -36,11 +36,12 @@ class Made:
 
 
 class Keys:
-    """Keys in the database. `clock` gives seconds since 1970."""
+    """Keys in the database. `clock` gives seconds since 1970; `reserved` are digests that no key may have."""
 
-    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float], *, reserved: Collection[str] = ()) -> None:
         self._database = database
         self._clock = clock
+        self._reserved = reserved
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
@@ -52,8 +53,7 @@ class Keys:
 
     async def generate_in(self, connection: AsyncConnection, request: GenerateKey, actor: Actor) -> Made:
         """As `generate`, in a transaction that makes more than a key."""
-        text = request.key or mint()
-        key_id = digest(text)
+        text, key_id = self.new_text(request.key, param="key")
         values = await self.columns(connection, request, {}, actor)
         if await connection.scalar(select(FormerKey.key_id).where(FormerKey.former_id == key_id)):
             raise explained(Taken("pk_keys"), values)
@@ -65,6 +65,14 @@ class Keys:
             await set_counter(connection, "key", key_id, exact(request.spend))
         (row,) = await rows_of(connection, [key_id])
         return Made(row, text)
+
+    def new_text(self, wanted: str | None, *, param: str) -> tuple[str, str]:
+        """The text of a key, as wanted or a fresh one, and its digest; a 400 for one that is somebody else's."""
+        text = wanted or mint()
+        key_id = digest(text)
+        if key_id in self._reserved:  # it would be taken for the administrator's wherever it is shown
+            raise invalid("This text is the master key: choose another, or leave it out.", param=param)
+        return text, key_id
 
     async def update(self, request: UpdateKey, actor: Actor) -> Row:
         """Change what was given of the key that `key` names, or `key_alias` alone; 404 if there is none."""

@@ -96,3 +96,11 @@ def test_the_audit_says_which_shell_it_was(shell: Shell, database_url: str) -> N
     rows = asyncio.run(read())
     assert len(rows) == 2
     assert all(name.startswith("shell:") and address is None for name, address in rows)
+
+
+def test_no_key_is_made_of_the_master_key(database_url: str) -> None:
+    shell = Shell({"DATABASE_URL": database_url, "PASSTHROUGH_MASTER_KEY": "sk-the-administrators-own"})
+    with pytest.raises(UserError, match="master key") as caught:
+        shell.run("create", "--fields", '{"key": "sk-the-administrators-own"}')
+    assert "administrators-own" not in str(caught.value)
+    shell.run("create", "--fields", '{"key": "sk-the-administrators-own2"}')

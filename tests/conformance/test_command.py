@@ -6,6 +6,7 @@ import signal
 import threading
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -146,3 +147,21 @@ def test_its_log_has_each_call_and_no_secret(
     assert SESSION.token is not None
     for secret in (MASTER_KEY, SESSION.secret_key, SESSION.token, HELLO[0]["content"][0]["text"] + '"'):
         assert secret not in log
+
+
+def test_a_master_key_that_can_be_guessed_is_warned_of_and_never_told(
+    database_at_head: str, tmp_path: Path, aws: str
+) -> None:
+    with command(
+        tmp_path,
+        DATABASE_URL=database_at_head,
+        PASSTHROUGH_MASTER_KEY="sk-guess-me",
+        AWS_ENDPOINT_URL_BEDROCK_RUNTIME=aws,
+    ) as warned:
+        (line,) = (line for line in warned.lines if line["event"] == "the master key is weak")
+        assert (line["level"], "shorter than 16 characters" in line["cause"]) == ("warning", True)
+        assert "guess-me" not in json.dumps(warned.lines)
+
+
+def test_a_long_master_key_is_not_warned_of(program: Command) -> None:
+    assert not [line for line in program.lines if "master key" in line["event"]]

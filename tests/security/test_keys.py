@@ -78,11 +78,29 @@ async def test_no_digest_opens_what_its_key_opens(database_url: str, tmp_path: P
             assert await status_of(proxy, secret, session) == status, secret
 
 
-async def test_a_virtual_key_with_the_text_of_the_master_key_does_not_stand_in_its_way(
-    database_url: str, tmp_path: Path
-) -> None:
+async def test_no_virtual_key_can_be_made_with_the_text_of_the_master_key(database_url: str, tmp_path: Path) -> None:
     async with running(database_url, tmp_path) as proxy, ClientSession() as session:
-        await proxy.key(key=MASTER_KEY, models=["amazon.*"])
+        other = await proxy.key()
+        for path, fields, name in (
+            ("/key/generate", {"key": MASTER_KEY}, "key"),
+            ("/key/regenerate", {"key": other, "new_key": MASTER_KEY}, "new_key"),
+            (f"/key/{digest(other)}/regenerate", {"new_key": MASTER_KEY}, "new_key"),
+        ):
+            headers = {"Authorization": f"Bearer {MASTER_KEY}"}
+            async with session.post(proxy.url + path, json=fields, headers=headers) as response:
+                assert response.status == 400
+                error = (await response.json())["error"]
+                assert error["param"] == name
+                assert MASTER_KEY not in error["message"]
+        assert await status_of(proxy, other, session) == 200
+        assert (await proxy.administrate("GET", "/key/list"))["total_count"] == 1
+
+
+async def test_a_virtual_key_that_had_the_text_before_the_master_key_does_not_stand_in_its_way(
+    database: Database, database_url: str, tmp_path: Path
+) -> None:
+    await Keys(database, time.time).generate(GenerateKey(key=MASTER_KEY, models=["amazon.*"]), NOBODY)
+    async with running(database_url, tmp_path) as proxy, ClientSession() as session:
         assert await status_of(proxy, MASTER_KEY, session) == 200
         await proxy.administrate("POST", "/key/block", {"key": MASTER_KEY})
         assert await status_of(proxy, MASTER_KEY, session) == 200
