@@ -143,8 +143,10 @@ BEGIN
             INSERT INTO allowance_leases AS t (allowance, holder, granted, consumed, free)
             VALUES (a.id, asker, l.granted, l.consumed, l.granted - w.taken) RETURNING t.number INTO l.number;
         END IF;
-        IF w.most > a.most THEN
-            a.warned := 0;  -- a raised limit has its own thresholds
+        IF w.most > a.most OR w.soft > a.soft THEN
+            -- a raised limit has its own thresholds; of those that are crossed as before nobody is told again
+            a.warned := a.warned & (coalesce(a.used >= w.soft, false)::int + 2 * (a.used >= w.most * 0.75)::int
+                + 4 * (a.used >= w.most * 0.9)::int + 8 * (a.used >= w.most)::int)::smallint;
         END IF;
         UPDATE allowances t SET epoch = a.epoch, starts_at = a.starts_at, ends_at = a.ends_at, used = a.used,
             held = a.held, lost = a.lost, most = w.most, soft = w.soft, warned = a.warned WHERE t.id = a.id;
@@ -277,6 +279,8 @@ BEGIN
     IF TG_ARGV[0] = 'team_member' THEN
         former := concat(to_jsonb(OLD) ->> 'team_id', '/', to_jsonb(OLD) ->> 'user_id');
     END IF;
+    PERFORM 1 FROM allowances WHERE subject = TG_ARGV[0] AND name = former
+    ORDER BY kind, period COLLATE "C", model COLLATE "C" FOR UPDATE;
     IF TG_OP = 'DELETE' THEN
         DELETE FROM allowances WHERE subject = TG_ARGV[0] AND name = former;
     ELSE

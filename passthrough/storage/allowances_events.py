@@ -33,7 +33,7 @@ UPDATE allowance_events SET told_at = now(), done_at = CASE WHEN $1 THEN NULL EL
 _TAKE: Final = f"""
 UPDATE allowance_events SET tries = tries + 1, due_at = now() + make_interval(secs => 15 * 2 ^ least(tries, 10))
 WHERE id IN (
-    SELECT id FROM allowance_events WHERE done_at IS NULL AND due_at <= now() ORDER BY due_at LIMIT 10
+    SELECT id FROM allowance_events WHERE done_at IS NULL AND due_at <= now() ORDER BY due_at LIMIT 1
     FOR UPDATE SKIP LOCKED
 ) RETURNING {_COLUMNS}
 """  # noqa: S608  # our own names
@@ -112,8 +112,11 @@ class Events:
         if rows:
             await self._desk.fetch(_PRUNE)
         if self._send is not None:
-            for row in await self._desk.fetch(_TAKE):
-                await self._deliver(row, self._send)
+            # one by one: what waits behind a slow receiver is not put off, and another worker may deliver it
+            while taken := await self._desk.fetch(_TAKE):
+                await self._deliver(taken[0], self._send)
+                if self._wake.is_set():
+                    break  # what is new is logged first, and then this goes on
 
     async def _deliver(self, row: Any, send: Send) -> None:  # a row of _TAKE
         event = _event(row)

@@ -20,6 +20,7 @@ Why each case is safe, for a worker that died at any moment (kill -9):
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 from pathlib import Path
@@ -35,6 +36,18 @@ _log = logging.getLogger(__name__)
 _SWEEP_SECONDS: Final = 2.0
 _BURY: Final = "SELECT passthrough_bury($1, $2::jsonb, $3) AS leases"
 _EXPIRE: Final = "SELECT passthrough_expire(make_interval(secs => $1)) AS ended"
+_FORGET_SECONDS: Final = 600.0
+# What says nothing any more: a window that is long over, slots that nobody holds. Callers make up end users, and where
+# all of these are limited, each leaves a row. Whoever comes back finds a new one.
+_FORGET: Final = """
+DELETE FROM allowances WHERE id IN (
+    SELECT id FROM allowances old
+    WHERE (ends_at < now() - interval '1 day' OR (kind = 2 AND held = 0 AND created_at < now() - interval '1 day'))
+    AND NOT EXISTS (SELECT FROM allowance_leases lease WHERE lease.allowance = old.id)
+    ORDER BY subject COLLATE "C", name COLLATE "C", kind, period COLLATE "C", model COLLATE "C"
+    LIMIT 10000 FOR UPDATE SKIP LOCKED
+)
+"""
 
 
 class Heirs:
@@ -49,10 +62,15 @@ class Heirs:
 
     async def run(self) -> None:
         """Look now and then; the owner cancels it."""
+        loop = asyncio.get_running_loop()
+        forgotten_at = loop.time()
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             await self.sweep()
             await self._expire()
+            if loop.time() - forgotten_at >= _FORGET_SECONDS:
+                forgotten_at = loop.time()
+                await self.forget()
 
     async def sweep(self) -> None:
         """Bury whoever is dead. Never raises what PostgreSQL's absence raises: it is tried again."""
@@ -72,6 +90,11 @@ class Heirs:
         noted = json.dumps({str(number): figure for number, figure in figures.items()})
         (row,) = await self._desk.fetch(_BURY, holder, noted, shipped)
         return shipped and not row["leases"]
+
+    async def forget(self) -> None:
+        """Remove the rows of allowances that say nothing any more."""
+        with contextlib.suppress(Unavailable):
+            await self._desk.fetch(_FORGET)
 
     def _release(self, orphan: Orphan, *, done: bool) -> None:
         if done:

@@ -59,6 +59,43 @@ async def test_a_window_that_nobody_had_begins_with_what_was_spent_in_it(
         assert await sql.fetchval("SELECT used FROM allowances") == total.scaleb(12)
 
 
+async def test_what_says_nothing_any_more_is_removed_and_comes_back_whole(
+    tmp_path: Path, database: Database, sql: asyncpg.Connection
+) -> None:
+    limits: dict[str, Any] = {"rpm_limit": 9, "max_parallel_requests": 2, "budget_duration": "1d"}
+    async with worker(database, tmp_path, recording=True) as one:
+        heirs = one.allowances._rounds._asks._silent.__self__  # type: ignore[attr-defined]  # it is their method
+        await spent(one, max_budget=Decimal(1), **limits)
+        old = "UPDATE allowances SET created_at = now() - interval '2 days', ends_at = ends_at - interval '3 days'"
+        await sql.execute(old)
+        await heirs.forget()
+        assert await sql.fetchval("SELECT count(*) FROM allowances") == 3  # they are held
+        accounts = list(one.allowances._plans.accounts())
+        for account in accounts:
+            one.allowances._rounds.close(account)
+        async with asyncio.timeout(5):
+            while await sql.fetchval("SELECT count(*) FROM allowance_leases"):  # noqa: ASYNC110  # nobody is told
+                await asyncio.sleep(0.02)
+        await sql.execute(old)
+        await heirs.forget()
+        assert await sql.fetchval("SELECT count(*) FROM allowances") == 0
+        await spent(one, max_budget=Decimal(1), **limits)
+        total = await sql.fetchval("SELECT sum(cost) FROM ledger")
+        assert await sql.fetchval("SELECT used FROM allowances WHERE kind = 3") == total.scaleb(12)
+
+
+async def test_a_limit_that_is_raised_does_not_tell_again_what_is_crossed_as_before(
+    tmp_path: Path, database: Database, sql: asyncpg.Connection
+) -> None:
+    # each call costs 1.75 microdollars
+    async with worker(database, tmp_path, recording=True) as one:
+        for budget in ("0.0001", "0.00011", "0.0001", "0.00011"):
+            for _ in range(12):
+                await spent(one, max_budget=Decimal(budget), soft_budget=Decimal("0.00001"))
+    told = await sql.fetch("SELECT threshold FROM allowance_events ORDER BY id")
+    assert [event["threshold"] for event in told] == ["soft", "75"]
+
+
 @pytest.mark.parametrize("statement", ["passthrough_bury($1, '{}', true)", "passthrough_expire(interval '0')"])
 async def test_who_gives_leases_back_waits_for_the_allowance_before_it_locks_a_lease(
     database: Database, sql: asyncpg.Connection, statement: str
