@@ -168,6 +168,29 @@ async def test_without_postgresql_rates_are_open_to_the_share_of_a_worker(
         assert (await calls_until_refused(one, key))[0] == 100 - 10 - leased - 50
 
 
+async def test_of_one_window_a_worker_takes_its_share_once_however_often_postgresql_goes(
+    tmp_path: Path, database: Database, sql: asyncpg.Connection
+) -> None:
+    key = key_with(rpm_limit=100)
+    async with worker(database, tmp_path), cut_off(database, tmp_path) as (one, switch):
+        await one.call(key)
+        switch.off()
+        first = (await calls_until_refused(one, key))[0]
+        again = []
+        for _ in range(2):
+            await back(one, switch)
+            switch.off()
+            again.append((await calls_until_refused(one, key))[0])
+        assert first >= 50
+        assert sum(again) <= 99 - first  # at most what PostgreSQL has given meanwhile
+        await back(one, switch)
+
+        async def told() -> bool:
+            return bool(await sql.fetchval("SELECT used = $1 FROM allowances", 1 + first + sum(again)))
+
+        await until(told)
+
+
 async def test_without_postgresql_rates_can_be_closed_and_budgets_open(
     tmp_path: Path, database: Database, sql: asyncpg.Connection
 ) -> None:
