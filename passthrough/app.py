@@ -52,11 +52,15 @@ ANYTHING = r"/{rest:[\s\S]*}"  # a dot would leave out the paths with an encoded
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What serving needs: the application, the handler whose calls it drains, and where they are recorded."""
+    """What serving needs: the application, the handler whose calls it drains, and where they are recorded.
+
+    `refused` counts the status of what was answered before it could become a call.
+    """
 
     application: web.Application
     handler: Handler
     ledger: Ledger
+    refused: Callable[[int], None]
 
 
 @asynccontextmanager
@@ -180,7 +184,7 @@ async def service(
             reserved={digest(settings.master_key)},
         )
         application.router.add_route("*", ANYTHING, _no_such_route)
-        yield Service(application, handler, ledger)
+        yield Service(application, handler, ledger, metrics.request_refused)
 
 
 def _pool(settings: Settings) -> Pool:

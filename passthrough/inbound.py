@@ -5,6 +5,7 @@ Where it touches a private corner of aiohttp, tests/journeys and tests/adversity
 
 import logging
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -24,13 +25,17 @@ MAX_HEAD_BYTES = 256 * 1024
 
 
 class Protocol(web.RequestHandler):
-    """aiohttp's server protocol, with a bound on a request's head, and a refusal in our shape for what is not HTTP."""
+    """aiohttp's server protocol, with a bound on a request's head, and a refusal in our shape for what is not HTTP.
+
+    `refused` is told the status of each such refusal: there is no call that could be recorded.
+    """
 
     # Its parent has slots, and so has it: there is one of these for every connection.
-    __slots__ = ("_ends", "_head_bytes", "_last_body", "_too_much")
+    __slots__ = ("_ends", "_head_bytes", "_last_body", "_refused", "_too_much")
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, refused: Callable[[int], None], **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._refused = refused
         self._head_bytes = 0
         self._last_body: StreamReader | None = None
         self._too_much = False
@@ -59,6 +64,7 @@ class Protocol(web.RequestHandler):
 
     def _refuse_head(self) -> None:
         self._too_much = True
+        self._refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         if self.transport is not None and self._waiter is not None:  # nobody is in the middle of another answer
             self.transport.write(_HEAD_TOO_LARGE)
         self.force_close()
@@ -77,9 +83,7 @@ class Protocol(web.RequestHandler):
             refusal = Refusal(
                 status, "ValidationException", "The request is not valid HTTP/1.1, or its head is too large."
             )
-        response = refuse(refusal, uuid7(time.time()))
-        response.force_close()
-        return response
+        return self._refuse(refusal)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -88,12 +92,17 @@ class Protocol(web.RequestHandler):
         if isinstance(resp, web.HTTPException):
             code = "UnknownOperationException" if resp.status == HTTPStatus.NOT_FOUND else "ValidationException"
             refusal = Refusal(resp.status, code, f"The request cannot be served: {resp.reason}.")
-            resp = refuse(refusal, uuid7(time.time()))
-            resp.force_close()
+            resp = self._refuse(refusal)
         if self._ends:
             resp.force_close()
             self._close = request.content.is_eof()  # else aiohttp reads the rest of it first
         return await super().finish_response(request, resp, start_time)
+
+    def _refuse(self, refusal: Refusal) -> web.Response:
+        self._refused(refusal.status)
+        response = refuse(refusal, uuid7(time.time()))
+        response.force_close()
+        return response
 
     def close(self) -> None:
         """Come to an end, as the server does: at once when idle, else with the answer that is being given.

@@ -47,6 +47,12 @@ class Metrics:
         self._unpriced = Counter(
             "passthrough_unpriced_calls", "Calls of a model without a known price.", registry=self.registry
         )
+        self._refused = Counter(
+            "passthrough_refused_requests",
+            "Requests refused before they were calls: not valid HTTP/1.1, or with too large a head.",
+            ("status",),
+            registry=self.registry,
+        )
         # children by label values: a lookup here is cheaper than prometheus_client's own
         self._counters: dict[tuple[str, str, int, str], Counter] = {}
         self._histograms: dict[str, Histogram] = {}
@@ -79,6 +85,10 @@ class Metrics:
             counters["cache_write"].inc(entry.cache_write_tokens)
         if entry.price_status == "unknown_model":
             self._unpriced.inc()
+
+    def request_refused(self, status: int) -> None:
+        """What a client sent was answered with `status` before it was a call; it is in no log and no row."""
+        self._refused.labels(str(status)).inc()
 
     def limit_refused(self, field: str, *, shadow: bool) -> None:
         """A limit refused a call, or would have if it were not in the shadow; `field` is LiteLLM's name of it."""

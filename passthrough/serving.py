@@ -113,6 +113,7 @@ async def accept(
     protocol = functools.partial(
         Protocol,
         runner.server,
+        refused=served.refused,
         loop=loop,
         access_log=None,
         auto_decompress=False,  # bodies are forwarded as they came

@@ -49,6 +49,28 @@ async def test_a_head_without_end_is_refused_before_it_fills_memory(database_url
         assert answer.count(b"HTTP/1.1 ") <= 3
 
 
+async def test_what_is_refused_before_it_is_a_call_is_counted(database_url: str, tmp_path: Path) -> None:
+    async with running(database_url, tmp_path) as proxy, ClientSession() as session:
+
+        async def counted() -> dict[str, float]:
+            async with session.get(f"{proxy.url}/metrics") as response:
+                lines = (await response.text()).splitlines()
+            name = "passthrough_refused_requests_total{"
+            return {line.split('"')[1]: float(line.split()[-1]) for line in lines if line.startswith(name)}
+
+        assert await counted() == {}
+        assert (await sent_in_pieces(proxy.url, [b"no HTTP at all\r\n\r\n"]))[8:13] == b" 400 "
+        assert await counted() == {"400": 1}
+        await sent_in_pieces(proxy.url, [START, *[FIELD] * TOO_MANY])
+        assert await counted() == {"400": 1, "431": 1}
+        expecting = START + b"Expect: miracles\r\n\r\n"
+        assert (await sent_in_pieces(proxy.url, [expecting])).startswith(b"HTTP/1.1 417 ")
+        await sent_in_pieces(proxy.url, [b"GET / HTTP/9.9\r\n\r\n"])
+        assert await counted() == {"400": 2, "417": 1, "431": 1}
+        await proxy.key()
+        assert await counted() == {"400": 2, "417": 1, "431": 1}
+
+
 async def test_long_fields_and_longer_bodies_are_no_head_without_end(database_url: str, tmp_path: Path) -> None:
     closing = b"Connection: close\r\n\r\n"
     async with running(database_url, tmp_path) as proxy, ClientSession() as session:
