@@ -16,6 +16,12 @@ _PICTURES: Final = frozenset({"image", "image_url", "input_image"})
 _PACKED: Final = frozenset({"document", "video", "audio", "input_audio", "file", "input_file"})
 
 
+_CONVERSATION: Final = "input"  # what the Responses API calls it: a list or a text; of a tool it is an object
+# Where a tool's own JSON stands, which the model reads as text, whatever it looks like.
+_TOOLS_OWN: Final = frozenset({"json", _CONVERSATION, "inputSchema", "input_schema", "parameters"})
+_DATA: Final = frozenset({"bytes", "data", "url", "image_url"})  # what holds the base64 of a picture, in all shapes
+
+
 def beyond_text(body: Body, window: int, *, claude: bool) -> int:
     """What has to be added to, or taken from, the bytes of a body in which not all is text.
 
@@ -32,14 +38,16 @@ def beyond_text(body: Body, window: int, *, claude: bool) -> int:
     waiting: list[tuple[str, Any]] = [("", document)]
     while waiting:
         name, node = waiting.pop()
+        if name in _TOOLS_OWN and (isinstance(node, dict) or name != _CONVERSATION):
+            continue
         if isinstance(node, list):
-            waiting.extend((name, item) for item in node)
+            waiting.extend(("" if name == _CONVERSATION else name, item) for item in node)
             continue
         kinds = {name, str(node.get("type"))} if isinstance(node, dict) else {name} if isinstance(node, str) else set()
         if _is_elsewhere(node) or (kinds & _PACKED and isinstance(node, dict)):
             return window
         if kinds & _PICTURES:
-            change += picture - _packed_bytes(node)
+            change += picture - _packed_bytes(name, node)
         elif isinstance(node, dict):
             waiting.extend(node.items())
     return change
@@ -53,10 +61,10 @@ def _is_elsewhere(node: Any) -> bool:  # any JSON value
     return any("s3Location" in part or "s3Uri" in part for part in (node, source) if isinstance(part, dict))
 
 
-def _packed_bytes(node: Any) -> int:  # any JSON value below a picture
-    """Bytes of base64 below a picture: its only long strings."""
+def _packed_bytes(name: str, node: Any) -> int:  # any JSON value below a picture
+    """Bytes of base64 below a picture: the only long strings where its data belongs."""
     if isinstance(node, str):
-        return len(node) if len(node) > 256 else 0  # noqa: PLR2004  # shorter ones are names and addresses
+        return len(node) if name in _DATA and len(node) > 256 else 0  # noqa: PLR2004  # shorter ones are addresses
     if isinstance(node, dict):
-        return sum(_packed_bytes(value) for value in node.values())
+        return sum(_packed_bytes(name, value) for name, value in node.items())
     return 0

@@ -1,5 +1,7 @@
 """What a body does not say plainly, or AWS adds to it, is bounded too; and what is only written oddly costs no more."""
 
+import json
+
 import pytest
 
 from passthrough.proxy.route import route
@@ -59,3 +61,27 @@ def test_text_that_aws_fetches_counts_by_the_whole_window() -> None:
 def test_of_what_aws_runs_as_often_as_it_likes_no_bound_is_known(path: str) -> None:
     body = b'{"input":{"text":"hi"}}'
     assert ESTIMATES.bound(route("POST", path), entry_for(NOVA), body, len(body), money=True).money is None
+
+
+@pytest.mark.parametrize(
+    ("model", "operation", "block"),
+    [
+        (NOVA, "converse", {"toolResult": {"content": [{"json": {"image": "x" * 90_000, "bytes": 1}}]}}),
+        (NOVA, "converse", {"toolResult": {"content": [{"json": [{"image": {"bytes": "x" * 90_000}}]}]}}),
+        (NOVA, "converse", {"toolUse": {"input": {"image": {"bytes": "x" * 90_000}}}}),
+        (CLAUDE, "invoke", {"type": "tool_use", "input": {"type": "image", "data": "x" * 90_000, "base64": 1}}),
+        (CLAUDE, "invoke", {"type": "image", "source": {"type": "base64", "data": "A"}, "title": "x" * 90_000}),
+    ],
+)
+def test_a_text_within_what_looks_like_a_picture_counts_as_text(model: str, operation: str, block: object) -> None:
+    body = {"max_tokens": 1, "inferenceConfig": {"maxTokens": 1}, "messages": [{"content": [block]}]}
+    assert bound(model, body, operation).tokens > 90_000
+
+
+def test_the_pictures_of_a_conversation_that_is_called_input_count_by_the_piece() -> None:
+    picture = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * 90_000}
+    body = {"model": "openai.gpt-5.6-sol", "max_output_tokens": 1, "input": [{"role": "user", "content": [picture]}]}
+    raw = json.dumps(body).encode()
+    entry = entry_for("openai.gpt-5.6-sol")
+    tokens = ESTIMATES.bound(route("POST", "/bedrock/openai/v1/responses"), entry, raw, len(raw), money=False).tokens
+    assert tokens < 20_000
