@@ -67,7 +67,10 @@ _GUARDS: Final = frozenset({"ApplyGuardrail", "InvokeGuardrailChecks"})
 _COUNTS_ONLY: Final = frozenset({"CountTokens", "AnthropicCountTokens"})
 _MOST_CHOICES: Final = 128  # OpenAI's bound on `n`; a larger figure is refused there
 # What in a body says that not all of it is text; each call looks for these.
-_MARKS: Final = (b'"bytes"', b'"s3Location"', b'"base64"', b'"s3Uri"', b'"image_url"', b'"input_audio"', b'"file_')
+_MARKS: Final = (
+    *(b'"bytes"', b'"s3Location"', b'"base64"', b'"s3Uri"', b'"image_url"', b'"video_url"', b'"audio_url"'),
+    *(b'"input_audio"', b'"input_video"', b'"file_'),
+)
 _MARKS_OF_CONVERSE: Final = _MARKS[:2]
 # What has AWS put text before the model that is not in the body: what it finds in the web, an earlier conversation.
 _FETCHING: Final = (b'"systemTool"',)

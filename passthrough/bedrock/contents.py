@@ -13,7 +13,9 @@ from passthrough.bedrock.usage import UNREADABLE
 _CLAUDE_PICTURE: Final = 5000
 _PICTURE: Final = 16_384
 _PICTURES: Final = frozenset({"image", "image_url", "input_image"})
-_PACKED: Final = frozenset({"document", "video", "audio", "input_audio", "file", "input_file"})
+_PACKED: Final = frozenset(
+    {"document", "video", "video_url", "input_video", "audio", "audio_url", "input_audio", "file", "input_file"}
+)
 
 
 _CONVERSATION: Final = "input"  # what the Responses API calls it: a list or a text; of a tool it is an object

@@ -87,6 +87,8 @@ def _tokens(amount: int, entry: Entry, *, unknown: bool) -> int:
         if count is not None:
             total += count
             known = True
+    if entry.units and not known:
+        return 0  # it is charged by the piece
     return total if known else amount if unknown else 0
 
 

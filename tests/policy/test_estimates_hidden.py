@@ -78,6 +78,12 @@ def test_a_text_within_what_looks_like_a_picture_counts_as_text(model: str, oper
     assert bound(model, body, operation).tokens > 90_000
 
 
+def test_a_film_that_is_named_by_its_address_counts_by_the_whole_window() -> None:
+    film = {"type": "video_url", "video_url": {"url": "https://example.com/film.mp4"}}
+    body = {"max_tokens": 1, "messages": [{"role": "user", "content": [film]}]}
+    assert bound(NOVA, body, "invoke").tokens == 300_000 + 1
+
+
 def test_the_pictures_of_a_conversation_that_is_called_input_count_by_the_piece() -> None:
     picture = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * 90_000}
     body = {"model": "openai.gpt-5.6-sol", "max_output_tokens": 1, "input": [{"role": "user", "content": [picture]}]}

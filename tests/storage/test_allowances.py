@@ -98,6 +98,13 @@ async def test_what_a_call_did_not_use_is_there_for_another_worker_at_once(tmp_p
         assert two[1].allowances.header_lines(hold, None).startswith(b'RateLimit-Policy: "key-tpm";q=1000;w=60;')
 
 
+async def test_what_is_charged_by_the_piece_uses_no_tokens(tmp_path: Path, database: Database) -> None:
+    key = key_with(tpm_limit=1000)
+    async with worker(database, tmp_path) as one:
+        for _ in range(20):
+            (await one.hold(key)).settle(call_of(key, units={"searches": 1.0}))
+
+
 async def test_money_is_never_over_and_ends_as_the_ledger_does(
     tmp_path: Path, database: Database, reading: asyncpg.Connection
 ) -> None:
