@@ -6,8 +6,8 @@ process owns the server, holds a lock on the data directory while it does, and s
 server that outlived a killed owner is adopted by the next one.
 
 PostgreSQL does not run as root. Where we do, it runs as the owner of its directory, or as the system user
-`postgres`, which is created if there is none; the folders above the binaries and the data then become
-passable (`o+x`, not readable) for it.
+`postgres`, which is created if there is none, and is let through the folders above the binaries and the data
+(`passable`).
 """
 
 import fcntl
@@ -15,7 +15,6 @@ import os
 import pwd
 import shlex
 import shutil
-import stat
 import subprocess
 import tempfile
 import urllib.parse
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from passthrough.errors import UserError
+from passthrough.storage.passable import let_pass
 
 _VERSION: Final = 18  # of the wheel's two PostgreSQLs; a data directory belongs to the one that made it
 _FOLDER: Final = "postgres"
@@ -181,8 +181,8 @@ class _Server:
     def _run(self, program: str, *arguments: str, log: Path | None = None) -> None:
         identity: dict[str, Any] = {}
         if self._user is not None:
-            _make_passable(self._programs, self._user.pw_uid)
-            _make_passable(self._folder, self._user.pw_uid)
+            let_pass(self._programs, self._user)
+            let_pass(self._folder, self._user)
             identity = {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
         # A pipe would stay open as long as the server that inherits it; hence a file.
         with tempfile.TemporaryFile() as output:
@@ -236,10 +236,3 @@ def _server_user(folder: Path) -> pwd.struct_passwd | None:
         raise UserError(
             "PostgreSQL does not run as root: start passthrough as another user, or set DATABASE_URL."
         ) from None
-
-
-def _make_passable(path: Path, user_id: int) -> None:
-    for folder in (path, *path.parents):
-        status = folder.stat()
-        if status.st_uid != user_id and not status.st_mode & stat.S_IXOTH:
-            folder.chmod(stat.S_IMODE(status.st_mode) | stat.S_IXOTH)
