@@ -23,6 +23,7 @@ from passthrough.policy.keys import VirtualKey
 _EVERY_ROUTE: Final = frozenset({"llm_api_routes", "*"})
 # First labels of paths below a resource that has to be listed.
 _RESOURCE_LABELS: Final = frozenset({("agentId",), ("flowIdentifier",), ("knowledgeBaseId",)})
+_ARN_PARTS: Final = 6  # arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE
 _KEPT: Final = 1024  # verdicts of a list on a model: keys are many, but they ask for the same few models all day
 # Fields by which a server behind us could be told to read another request than the one that was judged. Nobody says
 # that AWS's front ends heed them, nobody that they don't; no client of Bedrock sends one.
@@ -45,7 +46,10 @@ def check_operation(key: VirtualKey, call: Call) -> None:
         )
 
 
-def check_region(key: VirtualKey, region: str) -> None:
+def check_region(key: VirtualKey, region: str, named: Iterable[str] = ()) -> None:
+    """Refuse a region that is not in `allowed_regions`: where the call goes, and those of ARNs that it names."""
+    for name in named:
+        _require_region(key, name)
     if key.allowed_regions and not any(matches(pattern, region) for pattern in key.allowed_regions):
         raise forbidden(
             f"The virtual key may not use the region {region}: ask your administrator to add it to allowed_regions."
@@ -62,20 +66,20 @@ def is_listed(key: VirtualKey, model: str) -> bool:
 
 
 def needs_body(key: VirtualKey, call: Call) -> bool:
-    """Whether the body has to be seen before the call may go up."""
+    """Whether the body has to be seen before the call may go up: it can name models, which can be ARNs of a region."""
     operation = call.operation
-    return is_restricted(key) and bool(
+    return (is_restricted(key) or bool(key.allowed_regions)) and bool(
         operation.model_place is ModelPlace.BODY or operation.body_models or operation.body_resources
     )
 
 
 def check_headers(key: VirtualKey, call: Call, names: Collection[str]) -> None:
     """Refuse header fields that could make another request of the one that is judged; `names` ignores case."""
-    if not (is_restricted(key) or key.allowed_routes):
+    if not (is_restricted(key) or key.allowed_routes or key.allowed_regions):
         return
     for name in _REDIRECTING:
         if name in names:
-            raise forbidden(f"A virtual key that is limited to certain models or routes may not send {name}.")
+            raise forbidden(f"A virtual key that is limited to certain models, routes or regions may not send {name}.")
     if "content-encoding" in names and needs_body(key, call):
         raise invalid("The body is compressed, so the model it asks for cannot be checked: send it as it is.")
 
@@ -85,6 +89,11 @@ def check_model(key: VirtualKey, call: Call, stands_for: str | None = None) -> N
 
     `stands_for` is the model that an application inference profile was found to be.
     """
+    if key.allowed_regions and call.operation.model_place is ModelPlace.UNKNOWN:
+        raise forbidden(
+            "The virtual key is limited to certain regions and this operation is not known to tell where its model "
+            "runs: use another operation, or a key without allowed_regions."
+        )
     if not is_restricted(key):
         return
     match call.operation.model_place:
@@ -105,7 +114,7 @@ def check_model(key: VirtualKey, call: Call, stands_for: str | None = None) -> N
 
 
 def check_body(key: VirtualKey, call: Call, body: Body) -> None:
-    """Refuse a body that names a model or resource that is not listed, or that is not to be trusted."""
+    """Refuse a body that names a model or resource not listed or of a region not allowed, or is not to be trusted."""
     if not needs_body(key, call):
         return
     operation = call.operation
@@ -114,7 +123,8 @@ def check_body(key: VirtualKey, call: Call, body: Body) -> None:
     resources = [value for path in operation.body_resources for value in _found(document, path)]
     for value in (*named, *resources):
         _require(key, value)
-    if operation.model_place is ModelPlace.BODY and not named and not resources:
+        _require_region(key, value)
+    if is_restricted(key) and operation.model_place is ModelPlace.BODY and not named and not resources:
         raise forbidden(
             "The virtual key is limited to certain models and the body names none: name the model in the body."
         )
@@ -148,6 +158,17 @@ def _require(key: VirtualKey, model: str, stands_for: str | None = None) -> None
         raise forbidden(
             f"The virtual key may not use {model}: use a model that is listed for it, or ask your administrator."
         )
+
+
+def _require_region(key: VirtualKey, name: str) -> None:
+    """Refuse an ARN of a region that is not allowed; other names are looked for where the call goes."""
+    parts = name.strip().split(":", _ARN_PARTS - 1)
+    if not key.allowed_regions or parts[0].casefold() != "arn":
+        return
+    if len(parts) < _ARN_PARTS:
+        raise forbidden("The virtual key is limited to certain regions and an ARN tells none: write it in full.")
+    if parts[3]:
+        check_region(key, parts[3])
 
 
 def _lists(key: VirtualKey) -> tuple[tuple[str, ...], ...]:

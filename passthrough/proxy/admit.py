@@ -91,7 +91,7 @@ class Admit:
         else:
             access.check_model(key, call, await self._stands_for(key, call))
         region = self._region(key, call, scope_region, headers)
-        access.check_region(key, region)
+        access.check_region(key, region, call.labels.values())
         if key.needs_end_user and not end_user:
             raise invalid("The virtual key asks for the end user: send x-litellm-customer-id.", param="user")
         return Admission(key, call, region, access.needs_body(key, call))

@@ -133,3 +133,10 @@ async def test_what_binds_the_end_user_binds_the_call() -> None:
         await admitted(end_user="limited", models=("anthropic.*",), model_lists=(("anthropic.*",),))
     assert caught.value.status == 403
     assert (await admitted(end_user="anybody")).key.key_id == "k"
+
+
+async def test_an_arn_of_a_path_whose_region_nobody_lists_is_no_way_round_allowed_regions() -> None:
+    path = f"/model/{ARN.replace('eu-central-1', 'us-nowhere-9')}/converse"
+    assert (await admitted(path)).region == "us-east-1"
+    with pytest.raises(Refusal, match="us-nowhere-9"):
+        await admitted(path, allowed_regions=("us-east-1",))
