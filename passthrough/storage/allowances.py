@@ -52,7 +52,8 @@ class Choices:
 class Allowances:
     """Reserves for calls; open it with `allowances_worker.open_allowances`.
 
-    `exhausted` is told when the end of an allowance is reached before the end of its window.
+    `exhausted` is told when the end of an allowance is reached before the end of its window. `wall` is the clock by
+    which windows end, PostgreSQL's.
     """
 
     def __init__(

@@ -71,6 +71,7 @@ class Plans:
         self._outdated = True
         self._asked: dict[str, asyncio.Future[None]] = {}
         self._wanted = asyncio.Event()
+        self.read = asyncio.Event()  # what is shared is known
         self._version = 0
         self.customers_limited = True
         self.shared = True  # until we know better
@@ -164,6 +165,7 @@ class Plans:
             self._outdated = True
             raise
         self._shared = shared_limits(row["budget"] for row in rows)
+        self.read.set()
         self.shared = self._shared.any
         if not self._outdated:  # else somebody was changed while this was read
             self.customers_limited = customers["limited"]

@@ -81,7 +81,7 @@ async def open_allowances(
         rounds=worker.rounds,
         desk=worker.desk,
         exhausted=worker.events.exhausted,
-        wall=wall,
+        wall=worker.exchange.now,
         monotonic=monotonic,
     )
     desk = asyncio.create_task(_kept(worker.desk.run))  # noqa: TID251  # owned: cancelled and awaited below
@@ -143,9 +143,10 @@ class _Worker:
         self.plans = Plans(self.desk, wall=wall, stands_for=stands_for)
         self.heirs = Heirs(self.desk, data_dir / "leases", data_dir / "journal")
         self.events = Events(self.desk, counters, send)
+        self.exchange = Exchange(self.desk, holder, wall=wall, monotonic=monotonic)
         self.rounds = Rounds(
             self.desk,
-            Exchange(self.desk, holder, wall=wall, monotonic=monotonic),
+            self.exchange,
             Held(book, closed=self.plans.forget, monotonic=monotonic),
             holder,
             monotonic=monotonic,
@@ -153,17 +154,16 @@ class _Worker:
             spared=lambda account, need: tell_spared(counters, account, need),
         )
         self.ended = False
-        self._ready = asyncio.Event()
 
     def runs(self) -> tuple[Callable[[], Coroutine[None, None, None]], ...]:
         """What runs besides the desk."""
         return (self.plans.run, self.rounds.run, self.heirs.run, self.events.run, self._renew)
 
     async def begin(self) -> None:
-        """Wait a moment for PostgreSQL, so that the first calls find it."""
+        """Wait a moment for PostgreSQL, so that the first calls find it, and what is shared is known to them."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FIRST_SECONDS):
-                await self._ready.wait()
+                await self.plans.read.wait()
 
     async def end(self) -> None:
         """Give everything back; `ended` if nothing is left for heirs."""
@@ -186,7 +186,6 @@ class _Worker:
     def _connected(self, connected: bool) -> None:  # noqa: FBT001  # its one argument
         if connected:
             self.plans.regained()
-            self._ready.set()
             for account in list(self.plans.accounts()):
                 account.come_back()
                 if account.lease.taken:

@@ -1,5 +1,6 @@
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
@@ -127,6 +128,18 @@ async def test_money_is_never_over_and_ends_as_the_ledger_does(
     assert await reading.fetchval("SELECT count(*) FROM ledger") == done
     assert await reading.fetchval("SELECT spend FROM spend WHERE kind = 'key'") == spent
     assert await accounts(reading) == {("key", 3, ""): (spent.scaleb(12), 0, 0)}
+
+
+@pytest.mark.parametrize("behind", [-3000.0, 3000.0])
+async def test_a_window_ends_by_the_clock_of_postgresql_also_where_clients_are_told(
+    tmp_path: Path, database: Database, behind: float
+) -> None:
+    key = key_with(rpm_limit=1)
+    async with worker(database, tmp_path, wall=lambda: time.time() - behind) as one:
+        await one.call(key)
+        with pytest.raises(Refusal) as refused:
+            await one.hold(key)
+    assert 55 <= int(refused.value.headers["Retry-After"]) <= 61
 
 
 async def test_a_budget_that_is_spent_says_which_and_how_much_and_when(tmp_path: Path, database: Database) -> None:
