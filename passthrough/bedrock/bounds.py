@@ -161,11 +161,9 @@ def _frame(operation: Operation, model: str | None) -> Frame:
 
 def is_veiled(body: Body) -> bool:
     """Whether a body may ask for what cannot be seen in it: hidden names, UTF-16, a compressed body."""
-    return (
-        (b"\\u00" in body and _ESCAPED_LETTER.search(body) is not None)
-        or b"\x00" in body
-        or (len(body) > 0 and _PLAIN_BEGINNING.match(body) is None)
-    )
+    if body[:1] != b"{" and body and _PLAIN_BEGINNING.match(body) is None:
+        return True
+    return b"\x00" in body or (b"\\u00" in body and _ESCAPED_LETTER.search(body) is not None)
 
 
 def input_bound(frame: Frame, body: Body | None, length: int, *, veiled: bool = False) -> int:
@@ -175,8 +173,9 @@ def input_bound(frame: Frame, body: Body | None, length: int, *, veiled: bool = 
         return window
     if body is None:
         return window if length else 0
-    if any(mark in body for mark in frame.fetching):
-        return window
+    for mark in frame.fetching:
+        if mark in body:
+            return window
     bound = length + _TEMPLATE
     if b'"tool' in body:
         bound += _DATED_TOOLS if b"_202" in body else _TOOLS
