@@ -29,6 +29,7 @@ STRANGERS_AT_ONCE = 1000
 STRANGERS_A_SECOND = 10.0
 BYTES_PER_TOKEN = 4  # of English text, the usual rule of thumb
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for "nobody waits for an answer any more"
+FIRST_SUCCESS = 200
 FIRST_CLIENT_ERROR = 400
 FIRST_SERVER_ERROR = 500
 
@@ -60,13 +61,14 @@ Price = Callable[[Entry, Usage], None]
 class Record:
     """The record of one call. `entry` is filled by the handler as it learns things."""
 
-    __slots__ = ("_began", "_outcome", "_recorder", "asked", "closed", "entry", "hold", "received", "usage")
+    __slots__ = ("_began", "_outcome", "_recorder", "_served", "asked", "closed", "entry", "hold", "received", "usage")
 
     def __init__(self, recorder: "Recorder", entry: Entry, began: float) -> None:
         self._recorder = recorder
         self._began = began
         self.closed = False
         self._outcome: Outcome | None = None
+        self._served = False  # AWS said that it served the call, and the client was told otherwise
         self.entry = entry
         self.hold: Hold = UNLIMITED  # what the call has reserved of its allowances
         self.usage: Callable[[], Usage] | None = None
@@ -97,6 +99,7 @@ class Record:
         attribution.attribute_by_body(self.entry, body)
 
     def refused(self, refusal: Refusal, *, outcome: Outcome = "refused") -> None:
+        self._served = FIRST_SUCCESS <= self.entry.status < FIRST_CLIENT_ERROR
         self.entry.status = refusal.status
         self.entry.error_type = refusal.code
         self._outcome = outcome
@@ -127,7 +130,7 @@ class Record:
                 self._recorder.count(entry)
                 return
         usage = self._usage()
-        unheard = self.asked is not None and entry.ttfb_ms is None and self.asked()
+        unheard = self.asked is not None and (entry.ttfb_ms is None or self._served) and self.asked()
         # they lead back here: without them bodies are freed with the call
         self.usage = self.received = self.asked = None
         self._recorder.take(entry, usage, self.hold, unheard=unheard)
@@ -196,7 +199,7 @@ class Recorder:
     def take(self, entry: Entry, usage: Usage, hold: Hold, *, unheard: bool) -> None:
         """Settle what the call held, write the row and the line. Never raises: the answer is on its way already.
 
-        `unheard`: the request went up, and no answer came.
+        `unheard`: the request went up, and no answer came, or none that can be told.
         """
         try:
             entry.measured(usage)

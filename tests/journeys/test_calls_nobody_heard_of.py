@@ -26,6 +26,12 @@ async def says_nothing(peer: Incoming) -> None:
     await peer.gone()
 
 
+async def garbles(peer: Incoming) -> None:
+    await peer.request()
+    await peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n")
+    await peer.gone()
+
+
 async def refuses(peer: Incoming) -> None:
     await peer.request()
     await peer.send(b"HTTP/1.1 429 Too Many\r\nContent-Length: 2\r\n\r\n{}")
@@ -45,8 +51,8 @@ async def charged_to(proxy: Running, key: str) -> tuple[Decimal, Decimal]:
 
 @pytest.mark.parametrize(
     ("script", "status", "charged"),
-    [(closes, 502, BOUND), (says_nothing, 408, BOUND), (refuses, 429, Decimal(0))],
-    ids=["no answer", "no answer in time", "refused by AWS"],
+    [(closes, 502, BOUND), (says_nothing, 408, BOUND), (garbles, 502, BOUND), (refuses, 429, Decimal(0))],
+    ids=["no answer", "no answer in time", "no readable answer", "refused by AWS"],
 )
 async def test_only_what_aws_refuses_is_free(
     start: Proxies, upstream: Upstream, script: Script, status: int, charged: Decimal
