@@ -58,14 +58,17 @@ def refusal(account: Account, need: int, now: float, *, final: bool) -> Refusal:
     return Refusal(429, "ThrottlingException", _rate_text(account, need, seconds), headers=headers)
 
 
-def unpriced(limit: Limit, model: str | None) -> Refusal:
-    """Say no because there is a budget and nobody knows what the call would cost."""
-    return Refusal(
-        400,
-        "ServiceQuotaExceededException",
-        f"The {_whose(limit)} has a budget ({limit.field}) and the price of {model or 'this operation'} is not known: "
-        "ask your administrator to add its price, or use another model.",
-    )
+def unpriced(limit: Limit, model: str | None, operation: str, *, boundless: bool) -> Refusal:
+    """Say no because there is a budget and nobody knows what the call would cost, or how much it could at most."""
+    has = f"The {_whose(limit)} has a budget ({limit.field})"
+    if boundless:
+        text = f"{has} and nobody can know beforehand what {operation} costs at most: use another operation."
+    else:
+        text = (
+            f"{has} and the price of {model or 'this operation'} is not known: "
+            "ask your administrator to add its price, or use another model."
+        )
+    return Refusal(400, "ServiceQuotaExceededException", text)
 
 
 def lines(accounts: Sequence[Account], now: float, *, anthropic: bool) -> bytes:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
+from passthrough.bedrock.bounds import frame_of
 from passthrough.bedrock.operations import Body, Call
 from passthrough.errors import Refusal, Unavailable
 from passthrough.policy.allowance_answers import lines, refusal, unpriced
@@ -138,7 +139,9 @@ class Allowances:
         if bound.money is None and plan.budget is not None:
             if self._choices.unpriced == "refuse" and not plan.budget.shadow:
                 self._counters.limit_refused(plan.budget.field, shadow=False)
-                raise unpriced(plan.budget, entry.billed_model or entry.model)
+                model = entry.billed_model or entry.model
+                boundless = frame_of(call.operation, model).boundless
+                raise unpriced(plan.budget, model, call.operation.name, boundless=boundless)
             return (1, bound.tokens, 1, 0)
         return (1, bound.tokens, 1, bound.money or 0)
 

@@ -85,11 +85,14 @@ def test_a_budget_without_a_window_says_that_it_does_not_come_back() -> None:
 
 def test_an_unknown_price_names_model_and_budget() -> None:
     (limit,) = limits_of("user", "u", {"model_max_budget": {"x.*": 1}})
-    assert unpriced(limit, "x.y").message == (
+    assert unpriced(limit, "x.y", "Converse", boundless=False).message == (
         "The user u (for x.*) has a budget (model_max_budget) and the price of x.y is not known: "
         "ask your administrator to add its price, or use another model."
     )
-    assert "the price of this operation is" in unpriced(limit, None).message
+    assert "the price of this operation is" in unpriced(limit, None, "", boundless=False).message
+    assert unpriced(limit, "x.y", "InvokeInlineAgent", boundless=True).message.endswith(
+        "nobody can know beforehand what InvokeInlineAgent costs at most: use another operation."
+    )
 
 
 def test_answers_tell_every_limit_but_shadows() -> None:
