@@ -9,6 +9,7 @@ from aiohttp import web
 from passthrough.admin import docs
 from passthrough.admin.audit import AuditRoutes
 from passthrough.admin.budgets import BudgetRoutes, Budgets
+from passthrough.admin.bulk_routes import BulkRoutes
 from passthrough.admin.customers import CustomerRoutes, Customers
 from passthrough.admin.endpoint import Asked, Authenticate, Endpoint, Server
 from passthrough.admin.key_rotation import Rotation
@@ -66,13 +67,15 @@ def add_admin_routes(
 def admin_endpoints(database: Database, clock: Callable[[], float], reserved: Collection[str] = ()) -> list[Endpoint]:
     """Every route about keys, their owners, budgets, and changes."""
     keys = Keys(database, clock, reserved=reserved)
+    users = Users(database, keys)
     teams = Teams(database, clock)
     nouns = (
         KeyRoutes(keys),
         KeyRotationRoutes(keys, Rotation(database, keys)),
-        UserRoutes(Users(database, keys), teams, clock),
+        UserRoutes(users, teams, clock),
         TeamRoutes(teams, clock),
         MemberRoutes(teams),
+        BulkRoutes(keys, users, teams),
         CustomerRoutes(Customers(database, clock)),
         BudgetRoutes(Budgets(database, clock)),
         AuditRoutes(database),

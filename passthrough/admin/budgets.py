@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Final, Literal
 
 import msgspec
 
@@ -15,6 +16,16 @@ from passthrough.storage.owners import all_rows
 from passthrough.storage.rows import BUDGETS, Row, Taken
 
 _UNKNOWN = {404: "There is no such budget."}
+_FIELDS: Final[tuple[tuple[str, Literal["Integer", "Float", "String", "Object"], str], ...]] = (
+    ("max_budget", "Float", "What may be spent in a window, USD: calls beyond it are refused."),
+    ("soft_budget", "Float", "What may be spent before it is told, USD: nothing is refused."),
+    ("budget_duration", "String", "The window after which budgets begin anew, such as 30d."),
+    ("model_max_budget", "Object", "What may be spent on a model in a window, by pattern."),
+    ("max_parallel_requests", "Integer", "Calls at one time."),
+    ("tpm_limit", "Integer", "Tokens a minute."),
+    ("tpd_limit", "Integer", "Tokens a day."),
+    ("rpm_limit", "Integer", "Requests a minute."),
+)
 
 
 class Budgets:
@@ -103,6 +114,15 @@ class BudgetRoutes:
                 summary="List all budgets.",
             ),
             Endpoint(
+                method="GET",
+                path="/budget/settings",
+                handle=self.settings,
+                query=schemas.BudgetQuery,
+                answer=list[schemas.BudgetSetting],
+                refuses=_UNKNOWN,
+                summary="Show a budget field by field, each with what it means.",
+            ),
+            Endpoint(
                 method="POST",
                 path="/budget/delete",
                 handle=self.delete,
@@ -124,6 +144,15 @@ class BudgetRoutes:
 
     async def list(self, asked: Asked) -> list[schemas.BudgetRow]:  # noqa: ARG002  # the interface of a handler
         return [_row(row) for row in await self._budgets.all()]
+
+    async def settings(self, asked: Asked) -> Sequence[schemas.BudgetSetting]:
+        found = await self._budgets.info([asked.query.budget_id])
+        if not found:
+            raise owners.unknown(BUDGETS)
+        return [
+            schemas.BudgetSetting(field_name=name, field_type=kind, field_description=text, field_value=found[0][name])
+            for name, kind, text in _FIELDS
+        ]
 
     async def delete(self, asked: Asked) -> schemas.BudgetRow:
         return _row(await self._budgets.delete(asked.body.id, asked.actor))

@@ -1,13 +1,12 @@
-"""The routes below /key that rotate keys, reset counters, update many keys at once, and say that a key works."""
+"""The routes below /key that rotate keys, reset counters, and say that a key works."""
 
 from passthrough.admin.endpoint import Asked, Endpoint
-from passthrough.admin.key_answers import key_answer, key_row
+from passthrough.admin.key_answers import key_answer
 from passthrough.admin.key_rotation import Rotation
 from passthrough.admin.key_routes import UNKNOWN
 from passthrough.admin.keys import Keys, Made
 from passthrough.admin.schemas import keys as schemas
-from passthrough.errors import Refusal, Unavailable, invalid
-from passthrough.policy.keys import key_id_of
+from passthrough.errors import invalid
 
 
 class KeyRotationRoutes:
@@ -43,14 +42,6 @@ class KeyRotationRoutes:
             ),
             Endpoint(
                 method="POST",
-                path="/key/bulk_update",
-                handle=self.bulk_update,
-                body=schemas.BulkUpdate,
-                answer=schemas.BulkUpdated,
-                summary="Update up to 500 keys, one by one.",
-            ),
-            Endpoint(
-                method="POST",
                 path="/key/health",
                 handle=self.health,
                 answer=schemas.KeyHealth,
@@ -74,30 +65,9 @@ class KeyRotationRoutes:
             row, self._keys.now(), schemas.SpendWasReset, key=key_id, key_hash=key_id, previous_spend=before
         )
 
-    async def bulk_update(self, asked: Asked) -> schemas.BulkUpdated:
-        done: list[schemas.Updated] = []
-        failed: list[schemas.NotUpdated] = []
-        for update in asked.body.keys:
-            try:
-                row = await self._keys.update(update, asked.actor)
-            except Unavailable:
-                raise
-            except Refusal as refusal:
-                failed.append(schemas.NotUpdated(key=_shown(update), failed_reason=refusal.message))
-            else:
-                done.append(schemas.Updated(key=row["key_id"], key_info=key_row(row, self._keys.now())))
-        return schemas.BulkUpdated(total_requested=len(asked.body.keys), successful_updates=done, failed_updates=failed)
-
     async def health(self, asked: Asked) -> schemas.KeyHealth:  # noqa: ARG002  # that it was let in says it all
         return schemas.KeyHealth()
 
     def _made(self, made: Made) -> schemas.GeneratedKey:
         key_id = made.row["key_id"]
         return key_answer(made.row, self._keys.now(), schemas.GeneratedKey, key=made.key, token_id=key_id)
-
-
-def _shown(update: schemas.UpdateKey) -> str | None:
-    """How the key was named, the key itself aside."""
-    if update.key is not None:
-        return key_id_of(update.key)
-    return update.key_alias if isinstance(update.key_alias, str) else None

@@ -4,7 +4,7 @@ import math
 
 from passthrough.admin.endpoint import Asked, Endpoint
 from passthrough.admin.key_answers import key_answer, key_row
-from passthrough.admin.keys import Keys, unknown_key
+from passthrough.admin.keys import Keys, Made, unknown_key
 from passthrough.admin.schemas import keys as schemas
 from passthrough.errors import Refusal, invalid
 from passthrough.policy.keys import key_id_of
@@ -74,6 +74,14 @@ class KeyRoutes:
             ),
             Endpoint(
                 method="POST",
+                path="/key/service-account/generate",
+                handle=self.generate_for_team,
+                body=schemas.ServiceAccountKey,
+                answer=schemas.GeneratedKey,
+                summary="Make a key of a team that is no user's.",
+            ),
+            Endpoint(
+                method="POST",
                 path="/key/update",
                 handle=self.update,
                 body=schemas.UpdateKey,
@@ -105,8 +113,10 @@ class KeyRoutes:
         ]
 
     async def generate(self, asked: Asked) -> schemas.GeneratedKey:
-        made = await self._keys.generate(asked.body, asked.actor)
-        return key_answer(made.row, self._keys.now(), schemas.GeneratedKey, key=made.key, token_id=made.row["key_id"])
+        return self._made(await self._keys.generate(asked.body, asked.actor))
+
+    async def generate_for_team(self, asked: Asked) -> schemas.GeneratedKey:
+        return self._made(await self._keys.generate_for_team(asked.body, asked.actor))
 
     async def info(self, asked: Asked) -> schemas.KeyInfo:
         wanted = asked.query.key
@@ -177,6 +187,9 @@ class KeyRoutes:
         await self._keys.delete(references, aliases, asked.actor)
         # As they were named, which is LiteLLM's answer: what opened something no longer does.
         return schemas.DeletedKeys(deleted_keys=[*references, *aliases])
+
+    def _made(self, made: Made) -> schemas.GeneratedKey:
+        return key_answer(made.row, self._keys.now(), schemas.GeneratedKey, key=made.key, token_id=made.row["key_id"])
 
     def _answer(self, row: Row) -> schemas.KeyAnswer:
         return key_answer(row, self._keys.now(), schemas.KeyAnswer, key=row["key_id"])

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from passthrough.admin.patch import columns, exact, expiry
 from passthrough.admin.restrictions import check_restrictions
-from passthrough.admin.schemas.keys import GenerateKey, KeyFields, UpdateKey
+from passthrough.admin.schemas.keys import GenerateKey, KeyFields, ServiceAccountKey, UpdateKey
 from passthrough.admin.schemas.requests import given
 from passthrough.errors import Refusal, invalid
 from passthrough.policy.keys import digest, display_name, key_id_of, mint
@@ -49,6 +49,13 @@ class Keys:
     async def generate(self, request: GenerateKey, actor: Actor) -> Made:
         """Make a key; raises a 400 for what cannot be, such as an alias that is taken."""
         async with self._database.begin() as connection:
+            return await self.generate_in(connection, request, actor)
+
+    async def generate_for_team(self, request: ServiceAccountKey, actor: Actor) -> Made:
+        """As `generate`, for a team alone; a 400 when there is no such team."""
+        async with self._database.begin() as connection:
+            if not await TEAMS.get(connection, [request.team_id]):
+                raise invalid("There is no team of this team_id: create it with /team/new first.", param="team_id")
             return await self.generate_in(connection, request, actor)
 
     async def generate_in(self, connection: AsyncConnection, request: GenerateKey, actor: Actor) -> Made:

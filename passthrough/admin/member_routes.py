@@ -1,7 +1,7 @@
 """The routes below /team that are about a team's members."""
 
 from passthrough.admin.endpoint import Asked, Endpoint
-from passthrough.admin.schemas import owners as schemas
+from passthrough.admin.schemas import teams as schemas
 from passthrough.admin.team_answers import membership, team_row
 from passthrough.admin.teams import Teams
 

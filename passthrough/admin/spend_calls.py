@@ -12,7 +12,7 @@ from aiohttp import web
 
 from passthrough.admin import spend_span
 from passthrough.admin.endpoint import Asked, Endpoint
-from passthrough.admin.schemas.spend import CallPage, CallRow, CallsQuery, LogsQuery, SpendDay, SpendLog
+from passthrough.admin.schemas.calls import CallPage, CallRow, CallsQuery, LogsQuery, SpendDay, SpendLog
 from passthrough.admin.spend_csv import stream, table, wants_csv
 from passthrough.errors import forbidden, invalid
 from passthrough.policy.keys import key_id_of

@@ -6,11 +6,11 @@ from aiohttp import web
 
 from passthrough.admin import spend_span
 from passthrough.admin.endpoint import Asked, Endpoint
+from passthrough.admin.schemas.spans import SpanQuery
 from passthrough.admin.schemas.spend import (
     CountersQuery,
     GlobalSpend,
     KeySpend,
-    SpanQuery,
     TagSpend,
     UserSpend,
 )

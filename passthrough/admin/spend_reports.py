@@ -11,6 +11,7 @@ from aiohttp import web
 
 from passthrough.admin import spend_span
 from passthrough.admin.endpoint import Asked, Endpoint
+from passthrough.admin.schemas.spans import SpanQuery, TopQuery
 from passthrough.admin.schemas.spend import (
     ActivityDay,
     GlobalActivity,
@@ -20,10 +21,8 @@ from passthrough.admin.schemas.spend import (
     GlobalTags,
     GlobalTeams,
     ReportQuery,
-    SpanQuery,
     TagTotal,
     TeamTotal,
-    TopQuery,
 )
 from passthrough.admin.spend_csv import listed, table, wants_csv
 from passthrough.storage import reports

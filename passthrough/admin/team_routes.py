@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from passthrough.admin.endpoint import Asked, Endpoint
 from passthrough.admin.key_answers import key_row
-from passthrough.admin.schemas import owners as schemas
+from passthrough.admin.schemas import teams as schemas
 from passthrough.admin.team_answers import membership, team_row
 from passthrough.admin.teams import Teams
 

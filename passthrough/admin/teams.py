@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from passthrough.admin import owners
 from passthrough.admin.patch import columns
-from passthrough.admin.schemas import owners as schemas
+from passthrough.admin.schemas import teams as schemas
 from passthrough.admin.schemas.requests import given
 from passthrough.errors import Refusal, invalid
 from passthrough.storage.audit import Actor, record

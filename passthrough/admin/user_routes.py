@@ -8,12 +8,24 @@ import msgspec
 
 from passthrough.admin.endpoint import Asked, Endpoint
 from passthrough.admin.key_answers import key_row
-from passthrough.admin.schemas import owners as schemas
+from passthrough.admin.schemas import users as schemas
+from passthrough.admin.schemas.teams import TeamListQuery
 from passthrough.admin.team_answers import team_row, user_row
 from passthrough.admin.teams import Teams
 from passthrough.admin.users import Users
 
 _UNKNOWN = {404: "There is no such user."}
+# With the words of LiteLLM's page. Its roles that administrate are not among them: only the master key does that.
+_ROLES = {
+    "internal_user": schemas.AvailableRole(
+        description="A person or program with keys; the role is kept, and changes nothing that a key may do.",
+        ui_label="Internal User (Create/Delete/View)",
+    ),
+    "internal_user_viewer": schemas.AvailableRole(
+        description="As internal_user: a virtual key reads its own info and spend alone.",
+        ui_label="Internal User (View Only)",
+    ),
+}
 
 
 class UserRoutes:
@@ -61,6 +73,13 @@ class UserRoutes:
                 summary="List users, a page at a time.",
             ),
             Endpoint(
+                method="GET",
+                path="/user/available_roles",
+                handle=self.roles,
+                answer=dict[str, schemas.AvailableRole],
+                summary="Show the roles that a user may be given.",
+            ),
+            Endpoint(
                 method="POST",
                 path="/user/update",
                 handle=self.update,
@@ -90,7 +109,7 @@ class UserRoutes:
 
     async def info(self, asked: Asked) -> schemas.UserInfo:
         user = await self._users.info(asked.query.user_id)
-        teams, _ = await self._teams.page(schemas.TeamListQuery(user_id=asked.query.user_id), whole=True)
+        teams, _ = await self._teams.page(TeamListQuery(user_id=asked.query.user_id), whole=True)
         now = datetime.fromtimestamp(self._clock(), UTC)
         return schemas.UserInfo(
             user_id=user.row["user_id"],
@@ -112,6 +131,9 @@ class UserRoutes:
             page_size=query.page_size,
             total_pages=math.ceil(total / query.page_size),
         )
+
+    async def roles(self, asked: Asked) -> dict[str, schemas.AvailableRole]:  # noqa: ARG002  # that of a handler
+        return _ROLES
 
     async def update(self, asked: Asked) -> schemas.UserUpdated:
         row = await self._users.update(asked.body, asked.actor)

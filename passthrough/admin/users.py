@@ -11,7 +11,7 @@ from passthrough.admin import owners
 from passthrough.admin.keys import Keys, Made
 from passthrough.admin.patch import exact
 from passthrough.admin.schemas.keys import GenerateKey
-from passthrough.admin.schemas.owners import NewUser, TeamReference, UpdateUser, UserListQuery
+from passthrough.admin.schemas.users import NewUser, TeamReference, UpdateUser, UserListQuery
 from passthrough.errors import invalid
 from passthrough.storage.audit import Actor
 from passthrough.storage.database import Database
@@ -91,6 +91,21 @@ class Users:
             if not rows:
                 raise owners.unknown(USERS)
             return UserWithKeys(rows[0], await keys_of(connection, Key.user_id == user_id))
+
+    async def rows(self, user_ids: Sequence[str]) -> list[Row]:
+        """The rows of the named users that exist."""
+        async with self._database.begin() as connection:
+            return await _shown(connection, user_ids)
+
+    async def ids(self, most: int, *, outside_team: str | None = None) -> Sequence[str]:
+        """The newest users, at most so many; with `outside_team` those who are not in it."""
+        query = select(User.user_id).order_by(User.created_at.desc(), User.user_id).limit(most)
+        if outside_team is not None:
+            query = query.where(
+                User.user_id.not_in(select(TeamMember.user_id).where(TeamMember.team_id == outside_team))
+            )
+        async with self._database.begin() as connection:
+            return (await connection.scalars(query)).all()
 
     async def page(self, query: UserListQuery) -> tuple[list[Row], int]:
         """A page of users, and how many there are in all."""

@@ -113,3 +113,23 @@ async def test_the_list_is_paged_newest_first_and_counted(admin: Administrator) 
     assert (await admin.get("/key/list?search=EY-3"))["keys"] == [made[3]]
     whole = await admin.get("/key/list?return_full_object=true&sort_by=key_alias&sort_order=asc")
     assert [row["key_alias"] for row in whole["keys"]] == [f"key-{n}" for n in range(5)]
+
+
+async def test_a_service_accounts_key_is_its_teams_and_outlives_the_user_who_asked_for_it(admin: Administrator) -> None:
+    path = "/key/service-account/generate"
+    await admin.post("/team/new", {"team_id": "t", "members": ["u"]})
+    made = await admin.post(path, {"team_id": "t", "key_alias": "ci", "models": ["amazon.*"], "user_id": None})
+    assert (made["team_id"], made["user_id"], made["models"]) == ("t", None, ["amazon.*"])
+    await admin.post("/user/delete", {"user_ids": ["u"]})
+    assert (await admin.get(f"/key/info?key={made['key']}"))["info"]["key_alias"] == "ci"
+    for body, field in (
+        ({}, "team_id"),
+        ({"team_id": None}, "team_id"),
+        ({"team_id": "nobody-made-it"}, "team_id"),
+        ({"team_id": "t", "user_id": "u"}, "user_id"),
+        ({"team_id": "t", "guardrails": ["x"]}, "guardrails"),
+    ):
+        error = await admin.post(path, body, status=400)
+        assert error["error"]["param"] == field
+    await admin.get("/team/info?team_id=nobody-made-it", status=404)
+    assert (await admin.get("/key/list"))["total_count"] == 1

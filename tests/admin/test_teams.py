@@ -89,3 +89,22 @@ async def test_a_shared_budget_is_made_used_and_not_deleted_while_it_is_used(adm
     ):
         error = await admin.post(path, {**body, "budget_id": "free"}, status=400)
         assert error["error"]["param"] == "budget_id"
+
+
+async def test_a_budget_is_shown_field_by_field(admin: Administrator) -> None:
+    await admin.post("/budget/new", {"budget_id": "free", "max_budget": 0.1, "rpm_limit": 10, "budget_duration": "1d"})
+    settings = await admin.get("/budget/settings?budget_id=free")
+    shown = {field["field_name"]: (field["field_type"], field["field_value"]) for field in settings}
+    assert shown == {
+        "max_budget": ("Float", 0.1),
+        "soft_budget": ("Float", None),
+        "budget_duration": ("String", "1d"),
+        "model_max_budget": ("Object", {}),
+        "max_parallel_requests": ("Integer", None),
+        "tpm_limit": ("Integer", None),
+        "tpd_limit": ("Integer", None),
+        "rpm_limit": ("Integer", 10),
+    }
+    assert all(field["field_description"] and field["stored_in_db"] for field in settings)
+    await admin.get("/budget/settings?budget_id=x", status=404)
+    await admin.get("/budget/settings", status=400)

@@ -80,6 +80,15 @@ async def test_a_role_that_administrates_is_refused_because_only_the_master_key_
     assert error["error"]["param"] == "user_role"
 
 
+async def test_the_roles_that_are_shown_are_those_that_a_user_may_be_given(admin: Administrator) -> None:
+    roles = await admin.get("/user/available_roles")
+    assert {frozenset(role) for role in roles.values()} == {frozenset({"description", "ui_label"})}
+    for role in roles:
+        made = await admin.post("/user/new", {"user_role": role, "auto_create_key": False})
+        assert (await admin.get(f"/v2/user/info?user_id={made['user_id']}"))["user_role"] == role
+    assert roles.keys() == {"internal_user", "internal_user_viewer"}
+
+
 async def test_the_second_user_of_an_id_is_refused(admin: Administrator) -> None:
     await admin.post("/user/new", {"user_id": "u"})
     error = await admin.post("/user/new", {"user_id": "u"}, status=400)

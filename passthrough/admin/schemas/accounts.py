@@ -116,6 +116,25 @@ class OneBudget(Struct, kw_only=True, forbid_unknown_fields=True):
     id: Word
 
 
+class BudgetQuery(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Names a budget."""
+
+    budget_id: Word
+
+
+class BudgetSetting(Struct, kw_only=True):
+    """One field of a budget: what it is, and what it is set to; for LiteLLM's page, with its names."""
+
+    field_name: str
+    field_type: Literal["Integer", "Float", "String", "Object"]
+    field_description: str
+    field_value: Any
+    stored_in_db: bool = True
+    field_default_value: None = None
+    premium_field: bool = False
+    nested_fields: None = None
+
+
 class BudgetRow(LimitsRow, kw_only=True):
     """A budget as it is kept."""
 

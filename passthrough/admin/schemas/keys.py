@@ -17,6 +17,7 @@ from passthrough.admin.schemas.fields import (
     Name,
     NewKeyText,
     Usd,
+    Word,
     Words,
 )
 from passthrough.admin.schemas.requests import Restrictions
@@ -56,6 +57,13 @@ class GenerateKey(KeyFields, kw_only=True, forbid_unknown_fields=True):
 
     key: NewKeyText | None = None
     key_type: Literal["default", "llm_api"] | None = None
+
+
+class ServiceAccountKey(GenerateKey, kw_only=True, forbid_unknown_fields=True):
+    """A key that is its team's and no user's, so that it outlives whoever made it."""
+
+    team_id: Word
+    user_id: Given | None = UNSET
 
 
 class UpdateKey(KeyFields, kw_only=True, forbid_unknown_fields=True):
@@ -278,34 +286,6 @@ class KeyHealth(Struct, kw_only=True):
 
     key: Literal["healthy"] = "healthy"
     logging_callbacks: None = None
-
-
-class BulkUpdate(Struct, kw_only=True, forbid_unknown_fields=True):
-    """Updates that are done one by one: one that cannot be done does not hinder the others."""
-
-    keys: Annotated[list[UpdateKey], Meta(min_length=1, max_length=500)]
-
-
-class Updated(Struct, kw_only=True):
-    """A key that was updated."""
-
-    key: str
-    key_info: KeyRow
-
-
-class NotUpdated(Struct, kw_only=True):
-    """A key that was not, and why not."""
-
-    key: str | None
-    failed_reason: str
-
-
-class BulkUpdated(Struct, kw_only=True):
-    """What became of each update."""
-
-    total_requested: int
-    successful_updates: list[Updated]
-    failed_updates: list[NotUpdated]
 
 
 class KeyList(Struct, kw_only=True):
