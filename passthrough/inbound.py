@@ -48,15 +48,22 @@ class Protocol(web.RequestHandler):
         super().data_received(data)
         if self._request_count != requests:
             self._head_bytes = 0
-            if self._last_body is not None and not self._last_body.is_eof():
-                # what came cannot be more of it, nor the next request: aiohttp answers 400 in its turn, but would let
-                # whoever reads the body wait
-                self._last_body.set_exception(RequestPayloadError("the body is malformed"))
+            self._end_what_is_read()
             self._last_body = self._messages[-1][1] if self._messages else None
         elif self._last_body is None or self._last_body.is_eof():  # no request ended in it, so it belongs to a head
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse_head()
+
+    def _end_what_is_read(self) -> None:
+        """Tell whoever reads an unfinished body that no more will come of it.
+
+        What comes behind one cannot be the next request, so it is malformed. aiohttp answers that in its turn, and
+        would let the reader wait for it.
+        """
+        request, body = self._current_request, self._last_body
+        if request is not None and body is not None and request.content is body and not body.is_eof():
+            body.set_exception(RequestPayloadError("the body is malformed"))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)

@@ -214,3 +214,16 @@ async def test_a_body_that_goes_up_as_it_comes_is_not_held_and_the_metric_tells_
         await client.message()
     await nothing_held(proxy)
     assert await shown()
+
+
+async def test_a_body_that_turns_malformed_when_nobody_reads_it_any_more_is_no_error_of_ours(
+    start: Proxies, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy = await start(**SETTINGS)
+    async with connect(proxy.url) as stranger, connect(proxy.url) as other:
+        await stranger.send(call_head(CONVERSE, "Transfer-Encoding: chunked", key="sk-nobody-has-this-one-0123"))
+        assert (await stranger.message()).status == 401
+        await stranger.send(chunk(b"{}"), b"no length\r\n")
+        await until(lambda: not proxy.service.handler.calls)
+        assert (await ask(other)).status == 200
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
