@@ -28,6 +28,7 @@ class Upstream:
     """Answers after a moment, and counts what AWS would count: calls, calls at one time, cost."""
 
     pace_seconds: float = 0.02
+    least_seconds: float = 0.0
     url: str = ""
     calls: int = 0
     open: int = 0
@@ -42,7 +43,7 @@ class Upstream:
         tokens = random.randrange(1, 50), random.randrange(1, 150)  # noqa: S311  # load
         self.spent += sum((count * rate for count, rate in zip(tokens, RATES, strict=True)), Decimal(0)).scaleb(-6)
         try:
-            await asyncio.sleep(random.uniform(0, 2 * self.pace_seconds))  # noqa: S311  # load
+            await asyncio.sleep(self.least_seconds + random.uniform(0, 2 * self.pace_seconds))  # noqa: S311  # load
         finally:
             self.open -= 1
         usage = {"inputTokens": tokens[0], "outputTokens": tokens[1], "totalTokens": sum(tokens)}

@@ -56,9 +56,11 @@ async def test_a_crowd_gets_exactly_what_the_limits_allow(stack: ExitStack, tmp_
         assert upstream.peak <= 17
         assert set(clients.answers) == {200, 429}
         # nothing is held any more, so that all of it can be had at once
-        upstream.peak, upstream.pace_seconds = 0, 0.3
+        clients.answers.clear()
+        upstream.peak, upstream.least_seconds = 0, 0.5  # none is over before the last has come
         await clients.call(parallel, crowd=17, calls=1)
-        upstream.pace_seconds = 0.02
+        upstream.least_seconds = 0.0
+        assert clients.answers == {200: 17}
         assert upstream.peak == 17
 
         clients.answers.clear()
