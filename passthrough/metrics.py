@@ -3,17 +3,25 @@
 No label holds a key, a user or a session: labels are few and known in number.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from passthrough.policy.ledger import Entry
 
-# OpenTelemetry's buckets for gen_ai.server.request.duration, in seconds
-_DURATIONS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+# OpenTelemetry's buckets for gen_ai.server.request.duration
+_BOUNDS_MS = (10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 10240, 20480, 40960, 81920)
+_BOUNDS = (*(str(bound / 1000) for bound in _BOUNDS_MS), "+Inf")  # in seconds
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -22,30 +30,14 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._calls = Counter(
-            "passthrough_calls",
-            "Calls that ended, by how.",
-            ("service", "operation", "status", "outcome"),
-            registry=self.registry,
-        )
-        self._durations = Histogram(
-            "gen_ai_server_request_duration_seconds",
-            "From the request's head to the answer's last byte.",
-            ("operation",),
-            buckets=_DURATIONS,
-            registry=self.registry,
-        )
-        self._tokens = Counter(
-            "gen_ai_client_token_usage", "Tokens metered.", ("gen_ai_token_type",), registry=self.registry
-        )
+        self._calls = _Calls()
+        self.registry.register(self._calls)
+        self.call_ended = self._calls.ended
         self._limits = Counter(
             "passthrough_limit_refusals", "Calls that a limit refused.", ("field", "shadow"), registry=self.registry
         )
         self._thresholds = Counter(
             "passthrough_limit_crossings", "Thresholds of budgets crossed.", ("threshold",), registry=self.registry
-        )
-        self._unpriced = Counter(
-            "passthrough_unpriced_calls", "Calls of a model without a known price.", registry=self.registry
         )
         self._refused = Counter(
             "passthrough_refused_requests",
@@ -53,38 +45,6 @@ class Metrics:
             ("status",),
             registry=self.registry,
         )
-        # children by label values: a lookup here is cheaper than prometheus_client's own
-        self._counters: dict[tuple[str, str, int, str], Counter] = {}
-        self._histograms: dict[str, Histogram] = {}
-        self._token_counters = {
-            kind: self._tokens.labels(kind) for kind in ("input", "output", "cache_read", "cache_write")
-        }
-
-    def call_ended(self, entry: Entry) -> None:
-        operation = entry.operation or ""
-        key = (entry.service or "", operation, entry.status, entry.outcome)
-        counter = self._counters.get(key)
-        if counter is None:
-            counter = self._counters[key] = self._calls.labels(key[0], key[1], str(key[2]), key[3])
-        counter.inc()
-        histogram = self._histograms.get(operation)
-        if histogram is None:
-            histogram = self._histograms[operation] = self._durations.labels(operation)
-        histogram.observe(entry.duration_ms / 1000)
-        self._count_tokens(entry)
-
-    def _count_tokens(self, entry: Entry) -> None:
-        counters = self._token_counters
-        if entry.input_tokens:
-            counters["input"].inc(entry.input_tokens)
-        if entry.output_tokens:
-            counters["output"].inc(entry.output_tokens)
-        if entry.cache_read_tokens:
-            counters["cache_read"].inc(entry.cache_read_tokens)
-        if entry.cache_write_tokens:
-            counters["cache_write"].inc(entry.cache_write_tokens)
-        if entry.price_status == "unknown_model":
-            self._unpriced.inc()
 
     def request_refused(self, status: int) -> None:
         """What a client sent was answered with `status` before it was a call; it is in no log and no row."""
@@ -104,6 +64,67 @@ class Metrics:
 
     def exposition(self) -> bytes:
         return generate_latest(self.registry)
+
+
+class _Calls(Collector):
+    """What is counted of each call: plain numbers, because every call pays for it, made into metrics when asked for."""
+
+    def __init__(self) -> None:
+        self._ended: dict[tuple[str | None, str | None, int, str], int] = {}
+        self._durations: dict[str | None, _Durations] = {}
+        self._tokens = dict.fromkeys(("input", "output", "cache_read", "cache_write"), 0)
+        self._unpriced = 0
+
+    def ended(self, entry: Entry) -> None:
+        """Count a call that has ended."""
+        operation = entry.operation
+        key = (entry.service, operation, entry.status, entry.outcome)
+        self._ended[key] = self._ended.get(key, 0) + 1
+        durations = self._durations.get(operation)
+        if durations is None:
+            durations = self._durations[operation] = _Durations()
+        durations.milliseconds += entry.duration_ms
+        durations.counts[bisect_left(_BOUNDS_MS, entry.duration_ms)] += 1
+        tokens = self._tokens
+        tokens["input"] += entry.input_tokens or 0
+        tokens["output"] += entry.output_tokens or 0
+        tokens["cache_read"] += entry.cache_read_tokens or 0
+        tokens["cache_write"] += entry.cache_write_tokens or 0
+        if entry.price_status == "unknown_model":
+            self._unpriced += 1
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ("service", "operation", "status", "outcome")
+        calls = CounterMetricFamily("passthrough_calls", "Calls that ended, by how.", labels=labels)
+        for (service, operation, status, outcome), count in self._ended.items():
+            calls.add_metric((service or "", operation or "", str(status), outcome), count)
+        yield calls
+        seconds = HistogramMetricFamily(
+            "gen_ai_server_request_duration_seconds",
+            "From the request's head to the answer's last byte.",
+            labels=("operation",),
+        )
+        for operation, durations in self._durations.items():
+            buckets = list(zip(_BOUNDS, accumulate(durations.counts), strict=True))
+            seconds.add_metric((operation or "",), buckets, durations.milliseconds / 1000)
+        yield seconds
+        tokens = CounterMetricFamily("gen_ai_client_token_usage", "Tokens metered.", labels=("gen_ai_token_type",))
+        for kind, count in self._tokens.items():
+            tokens.add_metric((kind,), count)
+        yield tokens
+        yield CounterMetricFamily(
+            "passthrough_unpriced_calls", "Calls of a model without a known price.", value=self._unpriced
+        )
+
+
+class _Durations:
+    """A histogram: how many calls fell into each bucket, and how long all of them took."""
+
+    __slots__ = ("counts", "milliseconds")
+
+    def __init__(self) -> None:
+        self.counts = [0] * len(_BOUNDS)
+        self.milliseconds = 0
 
 
 class _Watched(Collector):
