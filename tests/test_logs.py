@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from passthrough.logs import BUNDLE_BYTES, BUNDLES_KEPT, CallLog, JsonFormatter
+from passthrough.logs import BUNDLE_CALLS, BUNDLES_KEPT, CallLog, JsonFormatter
+from passthrough.policy.ledger import Entry
+
+PLENTY = 1024 * 1024  # bytes
+PIPE_BYTES = 64 * 1024  # Linux keeps as many for a reader who is late
 
 
 def record(message: str, **extra: object) -> logging.LogRecord:
@@ -36,34 +40,44 @@ def test_an_event_never_breaks_the_line_whatever_is_in_it() -> None:
 
 
 def lines_of(descriptor: int) -> list[dict[str, object]]:
-    return [json.loads(line) for line in os.read(descriptor, 10 * BUNDLE_BYTES).splitlines()]
+    return [json.loads(line) for line in os.read(descriptor, PLENTY).splitlines()]
 
 
 async def test_the_lines_of_calls_leave_in_a_bundle_and_whole() -> None:
     reading, writing = os.pipe()
     log = CallLog(fd=writing)
-    log.write(1.0, {"call_id": "a", "cost": Decimal("0.10")})
-    log.write(2.0, {"call_id": "b"})
+    log.write(Entry(call_id="a", started_at=1.0, duration_ms=250, cost=Decimal("0.10"), tags=("t",)))
+    log.write(Entry(call_id="b", started_at=2.0, status=200, metadata="{}"))
     log.close()
     first, second = lines_of(reading)
-    assert (first["call_id"], first["event"], second["call_id"]) == ("a", "call", "b")
+    always = {"level": "info", "event": "call", "usage_source": "none", "price_status": "not_metered"} | {
+        "outcome": "ok",
+        "stream": False,
+        "request_bytes": 0,
+        "response_bytes": 0,
+    }
+    assert first == always | {"time": "1970-01-01T00:00:01.250Z", "call_id": "a", "duration_ms": 250, "status": 0} | {
+        "cost": 0.1,
+        "tags": ["t"],
+    }
+    assert second == always | {"time": "1970-01-01T00:00:02.000Z", "call_id": "b", "duration_ms": 0, "status": 200}
 
 
 async def test_a_decimal_is_written_digit_by_digit() -> None:
     reading, writing = os.pipe()
     log = CallLog(fd=writing)
-    log.write(1.0, {"cost": Decimal("0.00012345678901234567890")})
+    log.write(Entry(call_id="a", started_at=1.0, cost=Decimal("0.00012345678901234567890")))
     log.flush()
-    assert b'"cost":0.00012345678901234567890' in os.read(reading, BUNDLE_BYTES)
+    assert b'"cost":0.00012345678901234567890' in os.read(reading, PLENTY)
 
 
 async def test_a_reader_who_stalls_stops_no_call_and_what_is_lost_is_counted() -> None:
     reading, writing = os.pipe()
     log = CallLog(fd=writing)
-    line = {"call_id": "x" * BUNDLE_BYTES}
-    for _ in range(BUNDLES_KEPT + 10):
-        log.write(1.0, line)
-    assert 0 < log.lost <= 10
+    call = Entry(call_id="x" * (PIPE_BYTES // BUNDLE_CALLS), started_at=1.0)
+    for _ in range((BUNDLES_KEPT + 10) * BUNDLE_CALLS):
+        log.write(call)
+    assert 0 < log.lost <= 10 * BUNDLE_CALLS
     os.close(reading)
     log.close()
 
@@ -71,7 +85,7 @@ async def test_a_reader_who_stalls_stops_no_call_and_what_is_lost_is_counted() -
 async def test_nothing_is_written_below_the_level() -> None:
     reading, writing = os.pipe()
     log = CallLog(enabled=False, fd=writing)
-    log.write(1.0, {"call_id": "a"})
+    log.write(Entry(call_id="a", started_at=1.0))
     log.close()
     os.close(writing)
     assert os.read(reading, 1) == b""
@@ -81,7 +95,7 @@ async def test_a_standard_output_that_is_gone_stops_nothing() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     log = CallLog(fd=writing)
-    log.write(1.0, {"call_id": "a"})
+    log.write(Entry(call_id="a", started_at=1.0))
     log.close()
 
 
@@ -89,6 +103,19 @@ async def test_a_standard_output_that_is_gone_stops_nothing() -> None:
 async def test_a_line_for_people_takes_any_text(value: str) -> None:
     reading, writing = os.pipe()
     log = CallLog(style="text", fd=writing)
-    log.write(1.0, {"user_agent": value})
+    log.write(Entry(call_id="a", started_at=1.0, user_agent=value))
     log.flush()
-    assert os.read(reading, 1000).startswith(b"1970-01-01T00:00:01.000Z call user_agent=")
+    said = os.read(reading, 1000).decode()
+    assert said.startswith("1970-01-01T00:00:01.000Z call call_id=a ")
+    assert said.count("\n") == 1
+
+
+async def test_a_line_that_is_no_utf8_spoils_no_other() -> None:
+    reading, writing = os.pipe()
+    log = CallLog(fd=writing)
+    log.write(Entry(call_id="a", started_at=1.0))
+    log.write(Entry(call_id="b", started_at=1.0, user_agent="\udcff"))
+    log.flush()
+    first, second = lines_of(reading)
+    assert (first["call_id"], second["user_agent"]) == ("a", "?")
+    assert first.keys() == second.keys() - {"user_agent"}

@@ -6,9 +6,8 @@ the client can have it, or else when its `with` block is left.
 
 import logging
 from collections.abc import Callable
-from operator import attrgetter
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import msgspec
 from aiohttp import web
@@ -33,9 +32,6 @@ FIRST_SUCCESS = 200
 FIRST_CLIENT_ERROR = 400
 FIRST_SERVER_ERROR = 500
 
-_LOGGED = tuple(name for name in Entry.__struct_fields__ if name not in {"started_at", "metadata", "charges"})
-_logged = attrgetter(*_LOGGED)
-
 
 class Ledger(Protocol):
     """Where rows go. `append` is quick and durable as the journal promises; `Unavailable` when it cannot be."""
@@ -46,7 +42,7 @@ class Ledger(Protocol):
 class Lines(Protocol):
     """Where log lines go."""
 
-    def write(self, moment: float, fields: dict[str, Any]) -> None: ...
+    def write(self, entry: Entry) -> None: ...
 
 
 class Counters(Protocol):
@@ -214,9 +210,7 @@ class Recorder:
         else:
             hold.written()
         self._counters.call_ended(entry)
-        told = zip(_LOGGED, _logged(entry), strict=True)
-        fields = {name: value for name, value in told if value is not None and value != ()}
-        self._lines.write(entry.started_at + entry.duration_ms / 1000, fields)
+        self._lines.write(entry)
 
 
 def _outcome_of(status: int) -> Outcome:

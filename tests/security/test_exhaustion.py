@@ -5,7 +5,6 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from aiohttp import ClientSession
@@ -99,7 +98,7 @@ class Kept:
     def append(self, entry: Entry) -> None:
         self.rows.append(entry)
 
-    def write(self, moment: float, fields: dict[str, Any]) -> None:  # noqa: ARG002  # the interface
+    def write(self, entry: Entry) -> None:  # noqa: ARG002  # the interface
         self.lines += 1
 
     def call_ended(self, entry: Entry) -> None:  # noqa: ARG002  # the interface
