@@ -27,7 +27,7 @@ from passthrough.app import service
 from passthrough.policy.credentials import Credentials
 from passthrough.policy.keys import digest
 from passthrough.proxy.handler import Handler
-from passthrough.proxy.headers import answer_lines
+from passthrough.proxy.headers import answer_head
 from passthrough.proxy.meter import meter
 from passthrough.proxy.outgoing import Payload
 from passthrough.proxy.route import route
@@ -107,7 +107,7 @@ def steps(handler: Handler) -> dict[str, Callable[[], Any]]:
         opened.usage = counted.usage
         opened.close()
 
-    counted = meter(call, 200, _decoded(ANSWER_HEADERS))
+    counted = meter(call, 200, answer_head(ANSWER_HEADERS).fields)
     counted.feed(ANSWER)
     return {
         "route": lambda: route("POST", TARGET),
@@ -115,7 +115,7 @@ def steps(handler: Handler) -> dict[str, Callable[[], Any]]:
         "admit": lambda: finished(handler.admit(caller.key, call, **asked)),
         "choose headers": lambda: handler.headers.choose(HEADERS, KEY),
         "compose and sign": lambda: handler.compose("POST", call, "us-east-1", forwarded, payload),
-        "the answer's head": lambda: answer_lines(ANSWER_HEADERS),
+        "the answer's head": lambda: answer_head(ANSWER_HEADERS),
         "meter Converse": lambda: metered(call, ANSWER_HEADERS, [ANSWER]),
         f"meter a stream of {len(stream)} frames": lambda: metered(streamed, STREAM_HEADERS, stream),
         "open a record": lambda: handler.record.open(request),
@@ -124,14 +124,10 @@ def steps(handler: Handler) -> dict[str, Callable[[], Any]]:
 
 
 def metered(call: Any, fields: list[tuple[bytes, bytes]], pieces: list[bytes]) -> Any:
-    watching = meter(call, 200, _decoded(fields))
+    watching = meter(call, 200, answer_head(fields).fields)
     for piece in pieces:
         watching.feed(piece)
     return watching.usage()
-
-
-def _decoded(fields: list[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
 
 
 async def measure(database_url: str, folder: Path) -> dict[str, float]:

@@ -13,6 +13,8 @@ from datetime import date
 from decimal import Decimal
 from typing import Literal
 
+import msgspec
+
 from passthrough.bedrock.library import library_price
 from passthrough.bedrock.models import ModelKind, ModelRef, model_ref
 from passthrough.bedrock.rates import Price, Rates, cost
@@ -42,8 +44,7 @@ _GOV = "us-gov"
 _MAX_REMEMBERED = 4096  # tariffs found: models times regions times tiers in use are some dozens a day
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(msgspec.Struct, frozen=True, gc=False):
     """What a call cost in US dollars, or why that is null; `source` says where the price comes from."""
 
     cost: Decimal | None

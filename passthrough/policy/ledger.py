@@ -115,7 +115,8 @@ class CallIds:
     """
 
     def __init__(self) -> None:
-        self._milliseconds = 0
+        self._milliseconds = -1
+        self._head = ""
         self._tail = 0
 
     def __call__(self, now: float) -> str:
@@ -123,26 +124,17 @@ class CallIds:
         milliseconds = int(now * 1000)
         if milliseconds > self._milliseconds:
             self._milliseconds = milliseconds
+            self._head = f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}-7"
             # 73 bits: the highest stays free, so that counting up cannot overflow within a millisecond.
             self._tail = int.from_bytes(os.urandom(10), "big") >> 7
         else:
             self._tail += 1 + int.from_bytes(os.urandom(4), "big")
-        return _uuid7_text(self._milliseconds, self._tail)
+        tail = self._tail
+        variant = 0x8000 | tail >> 48 & 0x3FFF
+        return f"{self._head}{tail >> 62:03x}-{variant:04x}-{tail & 0xFFFF_FFFF_FFFF:012x}"
 
 
 uuid7 = CallIds()
-
-
-def _uuid7_text(milliseconds: int, tail: int) -> str:
-    number = (
-        (milliseconds & 0xFFFF_FFFF_FFFF) << 80
-        | 0x7 << 76
-        | (tail >> 62) << 64
-        | 0b10 << 62
-        | tail & 0x3FFF_FFFF_FFFF_FFFF
-    )
-    digits = f"{number:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def first_call_id(moment: float) -> str:

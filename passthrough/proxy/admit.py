@@ -1,9 +1,11 @@
 """Whether the call may be made, and where it goes: the key's own state, its lists, the region."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 from urllib.parse import quote
+
+import msgspec
 
 from passthrough.bedrock.endpoints import is_region, region_of_arn
 from passthrough.bedrock.operations import Body, Call
@@ -40,8 +42,7 @@ class Limits(Protocol):
     def header_lines(self, hold: Hold, model: str | None) -> bytes: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True, gc=False):
     """A call that may be made, in `region`; `check` judges its body, if `needs_body`."""
 
     key: VirtualKey

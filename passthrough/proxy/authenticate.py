@@ -8,9 +8,10 @@ import binascii
 import hmac
 from base64 import b64decode
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import unquote_plus
+
+import msgspec
 
 from passthrough.bedrock.operations import Call
 from passthrough.errors import Refusal, invalid, unauthenticated
@@ -37,13 +38,15 @@ class KeyDirectory(Protocol):
         """None when there is no such key; `Unavailable` when that cannot be found out at the moment."""
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True, gc=False):
     """A key, the secret it was presented as, and the region of the client's own signature, if any."""
 
     key: VirtualKey
-    secret: str = field(repr=False)
+    secret: str
     scope_region: str | None
+
+    def __repr__(self) -> str:
+        return f"Caller({self.key!r}, scope_region={self.scope_region!r})"  # whatever prints it, prints no secret
 
     def check_address(self, call: Call) -> None:
         """Refuse a call whose address holds the key: addresses go upstream as they are, and into everybody's logs."""

@@ -6,7 +6,7 @@ bills the whole answer anyway, and only its last bytes tell how much that is.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Literal, Protocol
 
@@ -14,13 +14,14 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from passthrough.errors import ClientGone, UpstreamFailure
-from passthrough.proxy.headers import answer_lines
+from passthrough.proxy.headers import answer_head
 from passthrough.proxy.outgoing import Outgoing
 from passthrough.wire.connection import Connection, Head, NoAnswer
 from passthrough.wire.pool import Pool
 from passthrough.wire.relay import Relay, reset
 
 UPLOAD_PIECE_BYTES = 256 * 1024
+EVENT_STREAM = "application/vnd.amazon.eventstream"
 LOST_SECONDS = 1.0  # more than a transport that was aborted needs to tell its protocol
 
 
@@ -35,16 +36,29 @@ class Meter(Protocol):
 class Answer:
     """Follows one answer (the relay's `Observer`): head, bytes, end.
 
-    `begins` is told the head and returns the meter for what follows and the lines to add for the client;
+    `begins` is told status and fields, and returns the meter for what follows and the lines to add for the client;
     `ends` is called when the answer is whole, before its last byte is given to the client; `left` when the
     client has gone before that. `interrupted` is what an event stream is told when it is cut, `keeps_open`
     whether the client's connection may go on, unless the server is `draining` by the time the head goes out.
     """
 
+    __slots__ = (
+        "_begins",
+        "_draining",
+        "_ends",
+        "_event_stream",
+        "_interrupted",
+        "_meter",
+        "asked",
+        "keeps_open",
+        "left",
+        "received_bytes",
+    )
+
     def __init__(
         self,
         *,
-        begins: Callable[[Head], tuple[Meter, bytes]],
+        begins: Callable[[int, Mapping[str, str]], tuple[Meter, bytes]],
         ends: Callable[[], None],
         left: Callable[[], None],
         interrupted: bytes,
@@ -63,13 +77,18 @@ class Answer:
         self.asked = False  # whether the whole request went up
 
     def head(self, head: Head) -> tuple[bytes, bool]:
-        self._meter, added = self._begins(head)
+        told = answer_head(head.headers)
+        self._meter, added = self._begins(head.status, told.fields)
         self.keeps_open = self.keeps_open and not self._draining()
         if not self.keeps_open:
             added += b"Connection: close\r\n"
-        lines, has_length = answer_lines(head.headers)
-        self._event_stream = _is_event_stream(head.headers)
-        return b"HTTP/1.1 %d %b\r\n%b%b" % (head.status, head.reason, b"".join(lines), added), has_length
+        self._event_stream = told.fields.get("content-type", "").startswith(EVENT_STREAM)
+        return b"HTTP/1.1 %d %b\r\n%b%b" % (
+            head.status,
+            head.reason,
+            told.lines,
+            added,
+        ), "content-length" in told.fields
 
     def body(self, data: bytes) -> None:
         self.received_bytes += len(data)
@@ -241,10 +260,3 @@ async def _take_in_cancellation(*, already: bool) -> None:
 
 async def _nothing() -> None:
     """Nobody is there who could be slow."""
-
-
-def _is_event_stream(headers: Sequence[tuple[bytes, bytes]]) -> bool:
-    return any(
-        name.lower() == b"content-type" and value.startswith(b"application/vnd.amazon.eventstream")
-        for name, value in headers
-    )

@@ -6,7 +6,7 @@ keep the order: what was not authenticated cannot be admitted, what was not admi
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import HttpVersion11, web
@@ -18,14 +18,14 @@ from passthrough.errors import ClientGone, Refusal, Unavailable, UpstreamFailure
 from passthrough.proxy.admit import Admission, Admit, Limits
 from passthrough.proxy.authenticate import Authenticate
 from passthrough.proxy.forward import Answer, Forward, Relayed
-from passthrough.proxy.headers import RequestHeaders, value_of
+from passthrough.proxy.headers import RequestHeaders
 from passthrough.proxy.meter import Meter, meter
 from passthrough.proxy.outgoing import Compose, Outgoing, Payload
 from passthrough.proxy.receive import Receive
 from passthrough.proxy.record import Record, Recorder
 from passthrough.proxy.refuse import refuse
 from passthrough.proxy.route import route
-from passthrough.wire.connection import Head, SilentUpstream
+from passthrough.wire.connection import SilentUpstream
 
 _log = logging.getLogger(__name__)
 
@@ -158,15 +158,13 @@ class Handler:
         added = b"x-passthrough-call-id: %b\r\n" % entry.call_id.encode()
         added += self.limits.header_lines(record.hold, admission.call.model)
 
-        def begins(head: Head) -> tuple[Meter, bytes]:
+        def begins(status: int, fields: Mapping[str, str]) -> tuple[Meter, bytes]:
             record.answer_begins()
-            entry.status = head.status
-            entry.upstream_request_id = value_of(head.headers, b"x-amzn-requestid")
-            if head.status >= FIRST_ERROR:
-                code = value_of(head.headers, b"x-amzn-errortype")
-                entry.error_type = code.split(":", 1)[0] if code else None
-            decoded = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers]
-            counted = meter(admission.call, head.status, decoded, body)
+            entry.status = status
+            entry.upstream_request_id = fields.get("x-amzn-requestid")
+            if status >= FIRST_ERROR and (code := fields.get("x-amzn-errortype")):
+                entry.error_type = code.split(":", 1)[0]
+            counted = meter(admission.call, status, fields, body)
             record.usage = counted.usage
             return counted, added
 

@@ -4,10 +4,11 @@ Fields are bytes as they came; order, casing and duplicates are kept. The verdic
 once and remembered, so that a call pays one dictionary lookup per field.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
+
+import msgspec
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
@@ -25,6 +26,8 @@ _HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
+
+_BETWEEN_NEIGHBOURS = frozenset(name.decode() for name in _HOP_BY_HOP)
 
 # What `Connection` says of itself, beside the names of other fields.
 _ABOUT_THE_CONNECTION = frozenset({b"keep-alive", b"close"})
@@ -78,11 +81,10 @@ _REMEMBERED_LENGTH = 64
 _Verdict = Literal["drop", "send", "sign", "names more"]
 
 
-@dataclass(frozen=True, slots=True)
-class Forwarded:
-    """Request fields for the upstream: as bytes to send, and as text those that are to be signed."""
+class Forwarded(msgspec.Struct, frozen=True, gc=False):
+    """Request fields for the upstream: as lines to send, and as text those that are to be signed."""
 
-    lines: list[bytes]
+    lines: bytes
     signed: list[tuple[str, str]]
 
 
@@ -97,6 +99,12 @@ class RequestHeaders:
     def choose(self, headers: RawHeaders, key: str) -> Forwarded:
         """Drop by name, and every field in which the presented `key` stands, be it in the name."""
         secret = key.encode("utf-8", "surrogateescape")
+        forwarded = self._chosen(headers)
+        if secret in forwarded.lines:  # one look at all of them, on the path of every call
+            forwarded = self._chosen([field for field in headers if secret not in b"%b: %b" % field])
+        return forwarded
+
+    def _chosen(self, headers: RawHeaders) -> Forwarded:
         verdicts = self._verdicts
         lines: list[bytes] = []
         signed: list[tuple[str, str]] = []
@@ -107,14 +115,14 @@ class RequestHeaders:
                 continue
             if verdict == "names more":
                 named |= _listed(value)
-            elif secret not in (line := b"%b: %b\r\n" % (name, value)):
-                lines.append(line)
+            else:
+                lines.append(b"%b: %b\r\n" % (name, value))
                 if verdict == "sign":
                     signed.append((name.decode("ascii"), value.decode("utf-8", "surrogateescape")))
         if named and named - _ABOUT_THE_CONNECTION:
             lines = [line for line in lines if line.split(b":", 1)[0].lower() not in named]
             signed = [(name, value) for name, value in signed if name.lower().encode() not in named]
-        return Forwarded(lines, signed)
+        return Forwarded(b"".join(lines), signed)
 
     def _judge(self, name: bytes) -> _Verdict:
         lowered = name.lower()
@@ -130,34 +138,42 @@ class RequestHeaders:
         return verdict
 
 
-def answer_lines(headers: RawHeaders) -> tuple[list[bytes], bool]:
-    """The fields of an upstream's answer as lines for the client; whether they tell the body's length.
+class AnswerHead(msgspec.Struct, frozen=True, gc=False):
+    """The fields of an upstream's answer: as lines for the client, and by lower-case name for us.
 
-    `Date` and `Server` are the upstream's or absent.
+    Of a field that came twice, `fields` has the last.
     """
+
+    lines: bytes
+    fields: dict[str, str]
+
+
+def answer_head(headers: RawHeaders) -> AnswerHead:
+    """Read the fields of an answer, once for all. `Date` and `Server` are the upstream's or absent."""
     lines: list[bytes] = []
-    has_length = False
+    fields: dict[str, str] = {}
     named = frozenset[bytes]()
     for name, value in headers:
-        lowered = name.lower()
-        if lowered == b"connection":
-            named |= _listed(value)
-        if lowered in _HOP_BY_HOP:
-            continue
-        if lowered == b"content-length":
-            has_length = True
-        lines.append(b"%b: %b\r\n" % (name, value))
+        lowered = _lowered.get(name) or _lower(name)
+        fields[lowered] = value.decode("latin-1")
+        if lowered in _BETWEEN_NEIGHBOURS:
+            if lowered == "connection":
+                named |= _listed(value)
+        else:
+            lines.append(b"%b: %b\r\n" % (name, value))
     if named and named - _ABOUT_THE_CONNECTION:
         lines = [line for line in lines if line.split(b":", 1)[0].lower() not in named]
-    return lines, has_length
+    return AnswerHead(b"".join(lines), fields)
 
 
-def value_of(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> str | None:
-    """The first value of a field by its lower-case name."""
-    for name, value in headers:
-        if name.lower() == wanted:
-            return value.decode("utf-8", "replace")
-    return None
+_lowered: dict[bytes, str] = {}  # names of answers' fields, which AWS writes in some dozens of ways
+
+
+def _lower(name: bytes) -> str:
+    lowered = name.decode("latin-1").lower()
+    if len(_lowered) < _REMEMBERED_NAMES and len(name) <= _REMEMBERED_LENGTH:
+        _lowered[name] = lowered
+    return lowered
 
 
 @lru_cache(maxsize=64)  # `keep-alive` and `close`, mostly

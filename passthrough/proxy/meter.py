@@ -5,7 +5,7 @@ A meter does no I/O, keeps at most the tail of an answer, and never raises: mete
 it cannot read it gives up on, says so in `gave_up`, and the call has no usage.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import msgspec
@@ -241,11 +241,13 @@ def _is_plain(inner: Meter) -> bool:
     return not isinstance(inner, _Events)
 
 
-def meter(call: Call, status: int, headers: Sequence[tuple[str, str]], request: Body = b"") -> Meter:
-    """Choose the meter of an answer; `request` is the request's body, needed where the price goes by it."""
+def meter(call: Call, status: int, fields: Mapping[str, str], request: Body = b"") -> Meter:
+    """Choose the meter of an answer; `fields` are the answer's headers by lower-case name.
+
+    `request` is the request's body, needed where the price goes by it.
+    """
     if not 200 <= status < 300:  # noqa: PLR2004  # only a success consumes: errors carry no usage
         return Meter()
-    fields = {name.lower(): value for name, value in headers}
     content_type = fields.get("content-type", "").partition(";")[0].strip().lower()
     inner = _by_shape(call, content_type, fields, request)
     encoding = fields.get("content-encoding", "identity").strip().lower()

@@ -5,9 +5,10 @@ checks the signature against that.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Protocol
+
+import msgspec
 
 from passthrough.bedrock.endpoints import Endpoint, accepts_bearer
 from passthrough.bedrock.operations import Body, Call, Service
@@ -52,8 +53,7 @@ class Signs(Protocol):
     ) -> list[tuple[str, str]]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
     """A signed request. `body` is None when it is still on its way from the client and goes up as it comes."""
 
     address: Address
@@ -62,8 +62,7 @@ class Outgoing:
     body: Body | None
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+class Payload(msgspec.Struct, frozen=True, gc=False):
     """The body of a request: its bytes, or its length alone while they are on their way.
 
     `sha256` is the hash that is signed; `hash_is_the_clients` that it came in `x-amz-content-sha256`, which
@@ -129,7 +128,7 @@ class Compose:
         added = "".join([f"{name}: {value}\r\n" for name, value in own]).encode("utf-8", "surrogateescape")
         length = b"" if method in {"GET", "HEAD"} and not payload.length else b"Content-Length: %d\r\n" % payload.length
         return Outgoing(
-            self._address(endpoint), method, b"".join([head, *forwarded.lines, added, length, b"\r\n"]), payload.body
+            self._address(endpoint), method, b"".join((head, forwarded.lines, added, length, b"\r\n")), payload.body
         )
 
     def _address(self, endpoint: Endpoint) -> Address:

@@ -137,7 +137,7 @@ class Profiles:
         region = region_of_arn(model)
         assert region is not None  # noqa: S101  # else it was not due
         payload = Payload(b"", 0, EMPTY_SHA256, hash_is_the_clients=False)
-        status, body = await self._exchange(self._compose("GET", call, region, Forwarded([], []), payload))
+        status, body = await self._exchange(self._compose("GET", call, region, Forwarded(b"", []), payload))
         if status != 200:  # noqa: PLR2004  # anything else has no profile in it
             raise UpstreamFailure(f"GetInferenceProfile answered {status}")
         return _model_of([listed.modelArn for listed in msgspec.json.decode(body, type=_Profile).models])

@@ -7,10 +7,10 @@ bytes that nobody asked for).
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol, cast
 
 import httptools
+import msgspec
 
 from passthrough.errors import UpstreamFailure
 from passthrough.wire.framing import MAX_HEAD_BYTES, Headers, ends_with_the_connection, size_of, too_large
@@ -29,8 +29,7 @@ class SilentUpstream(UpstreamFailure):
     """Nothing arrived for as long as we are willing to wait."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True, gc=False):
     """Status line and header fields of an answer, as they came: order, casing and duplicates kept."""
 
     status: int

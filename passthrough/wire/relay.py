@@ -51,6 +51,24 @@ class Relay:
     `chunking`: whether the client understands chunked coding (HTTP/1.1). `bodiless`: the answer to HEAD.
     """
 
+    __slots__ = (
+        "_bodiless",
+        "_body",
+        "_changed",
+        "_chunked",
+        "_chunking",
+        "_connection",
+        "_delimited",
+        "_downstream",
+        "_head",
+        "_observer",
+        "_whole",
+        "closes",
+        "done",
+        "error",
+        "started",
+    )
+
     def __init__(
         self,
         *,

@@ -36,10 +36,14 @@ def byte_by_byte(data: bytes) -> list[bytes]:
 CHUNKINGS = [whole, byte_by_byte]
 
 
+def fields(headers: list[tuple[str, str]]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers}
+
+
 def watched(
     subject: Call, headers: list[tuple[str, str]], chunks: list[bytes], status: int = 200, request: bytes = b""
 ) -> Meter:
-    watching = meter(subject, status, headers, request)
+    watching = meter(subject, status, fields(headers), request)
     for chunk in chunks:
         watching.feed(chunk)
     return watching

@@ -29,10 +29,14 @@ def call(name: str, model: str | None = None) -> Call:
     return Call(OPERATIONS[name], "/", "", {}, model, model, None)
 
 
+def fields(headers: list[tuple[str, str]]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers}
+
+
 def watched(
     name: str, headers: list[tuple[str, str]], *chunks: bytes, model: str | None = None, request: bytes = b""
 ) -> Meter:
-    watching = meter(call(name, model), 200, headers, request)
+    watching = meter(call(name, model), 200, fields(headers), request)
     for chunk in chunks:
         watching.feed(chunk)
     return watching
@@ -57,7 +61,7 @@ METADATA = frame("metadata", {"usage": {"inputTokens": 3, "outputTokens": 4}})
 
 @pytest.mark.parametrize("status", [400, 403, 424, 429, 500, 503, 302])
 def test_an_error_consumes_nothing(status: int) -> None:
-    watching = meter(call("Converse"), status, JSON)
+    watching = meter(call("Converse"), status, fields(JSON))
     watching.feed(BODY)
     assert watching.usage() == Usage()
 
@@ -128,7 +132,7 @@ def boundary(frames: list[bytes]) -> set[int]:
 
 def test_at_boundary_is_exact_for_every_byte_of_a_stream() -> None:
     frames = [converse_delta("hello"), METADATA, exception_frame("internalServerException", "no")]
-    watching = meter(call("ConverseStream"), 200, STREAM)
+    watching = meter(call("ConverseStream"), 200, fields(STREAM))
     for at, byte in enumerate(b"".join(frames), start=1):
         watching.feed(bytes([byte]))
         assert watching.at_boundary == (at in boundary(frames))
@@ -190,7 +194,7 @@ def test_a_usage_anywhere_in_twenty_megabytes_is_found_in_bounded_memory(place: 
     text = rb'"output":"' + rb"a \"usage\":{\"inputTokens\":9} and more text, " * 400_000 + b'"'
     body = b"{" + (usage + b"," + text if place == "first" else text + b"," + usage) + b"}"
     pieces = [body[at : at + 65536] for at in range(0, len(body), 65536)]
-    watching = meter(call("Converse"), 200, JSON)
+    watching = meter(call("Converse"), 200, fields(JSON))
     tracemalloc.start()
     for piece in pieces:
         watching.feed(piece)
@@ -202,7 +206,7 @@ def test_a_usage_anywhere_in_twenty_megabytes_is_found_in_bounded_memory(place: 
 
 def test_a_stream_of_any_length_is_watched_in_bounded_memory() -> None:
     delta = converse_delta("some words of an answer")
-    watching = meter(call("ConverseStream"), 200, STREAM)
+    watching = meter(call("ConverseStream"), 200, fields(STREAM))
     tracemalloc.start()
     for _ in range(50_000):
         watching.feed(delta)
@@ -212,7 +216,7 @@ def test_a_stream_of_any_length_is_watched_in_bounded_memory() -> None:
 
 
 def test_a_line_without_an_end_is_not_held() -> None:
-    watching = meter(call("OpenAIChatCompletions"), 200, SSE)
+    watching = meter(call("OpenAIChatCompletions"), 200, fields(SSE))
     for _ in range(40):
         watching.feed(b"data: " + bytes(65536))
     usage = {"prompt_tokens": 1, "completion_tokens": 2}
