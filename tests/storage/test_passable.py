@@ -5,6 +5,7 @@ import os
 import pwd
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,20 +22,14 @@ NOBODY = pwd.getpwnam("nobody")
 
 
 @pytest.fixture
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder that is closed to others, with one in it, which is too; the folders above are open."""
-    folder = tmp_path_factory.mktemp("home")
-    above = {parent: parent.stat().st_mode for parent in folder.parents}
-    for parent, mode in above.items():
-        parent.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
-    inner = folder / "inner"
-    inner.mkdir(mode=0o700)
-    folder.chmod(0o700)
-    (inner / "file").write_text("readable")
-    (inner / "file").chmod(0o644)
-    yield folder
-    for parent, mode in above.items():
-        parent.chmod(stat.S_IMODE(mode))
+def home() -> Iterator[Path]:
+    """A folder that is closed to others, with one in it, which is too; not below pytest's, which all tests share."""
+    with tempfile.TemporaryDirectory(prefix="passthrough-") as name:
+        inner = Path(name) / "inner"
+        inner.mkdir(mode=0o700)
+        (inner / "file").write_text("readable")
+        (inner / "file").chmod(0o644)
+        yield Path(name)
 
 
 def reads(user: int, path: Path) -> bool:
