@@ -1,17 +1,13 @@
 """The ledger from a shell: what was spent, whether AWS's bill agrees, late prices, old months."""
 
 import asyncio
-import csv
-import gzip
-import io
-import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import asyncpg
 import msgspec
@@ -19,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from passthrough import bills
 from passthrough.bedrock import billing
 from passthrough.bedrock.prices import PriceBook
 from passthrough.bedrock.supplement import entries_of
@@ -74,7 +71,10 @@ def spend(
 
 @app.command()
 def reconcile(
-    file: Annotated[Path, typer.Argument(help="A Cost and Usage Report: CUR 2.0, CSV, plain or gzip'd.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="A Cost and Usage Report, CUR 2.0: files or folders, Parquet, CSV or gzip'd CSV."),
+    ],
     match: Annotated[
         list[str] | None, typer.Option(help="AWS's name of a model and our id of it: 'Titan Text=amazon.titan-…'.")
     ] = None,
@@ -82,9 +82,11 @@ def reconcile(
     config: Config = None,
 ) -> None:
     """Hold the ledger against AWS's bill, by day and model."""
-    theirs = _read_bill(file)
+    theirs = bills.read(files)
     if not theirs:
-        raise UserError(f"{file} has no usage of Bedrock in it: export the month that you want to compare.")
+        raise UserError(
+            f"{', '.join(map(str, files))} has no usage of Bedrock in it: export the month that you want to compare."
+        )
     span = Span(first=min(day for day, _ in theirs), last=max(day for day, _ in theirs))
     rows = _with_database(load(config=config), lambda database: reports.sums(database, span, ("day", "model")))
     ours = {(row["day"], row["model"]): row["spend"] for row in rows if row["spend"]}
@@ -223,26 +225,6 @@ def _same(pairs: Sequence[str]) -> Mapping[str, str]:
         if not all(pair.partition("=")):
             raise UserError(f'--match {pair} names no pair: write "AWS\'s name=our model id".')
     return {pair.partition("=")[0]: pair.partition("=")[2] for pair in pairs}
-
-
-def _read_bill(file: Path) -> dict[tuple[date, str], Decimal]:
-    if file.suffix == ".parquet":
-        raise UserError("Parquet cannot be read: have AWS export CSV, or convert the file to CSV.")
-    try:
-        with file.open("rb") as opened:
-            reader = csv.DictReader(_text(opened))
-            return billing.billed(reader, reader.fieldnames or ())
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror or error}.") from None
-    except (UnicodeDecodeError, csv.Error, EOFError, zlib.error):
-        raise UserError(f"{file} is no CSV file in UTF-8: export CUR 2.0 as CSV.") from None
-
-
-def _text(opened: IO[bytes]) -> io.TextIOWrapper:
-    magic = opened.read(2)
-    opened.seek(0)
-    plain: Any = gzip.GzipFile(fileobj=opened) if magic == b"\x1f\x8b" else opened
-    return io.TextIOWrapper(plain, encoding="utf-8-sig", newline="")
 
 
 @contextmanager

@@ -8,7 +8,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from typer.testing import CliRunner
 
 from passthrough.errors import UserError
@@ -105,6 +107,15 @@ def test_a_bill_is_held_against_the_ledger(run: Run, database_url: str, tmp_path
     table = run("reconcile", str(tmp_path / "bill.csv.gz"))
     assert "+0.1000" in table
     assert "+16.7%" in table
+    values = dict(zip(*(line.split(",") for line in lines.splitlines()), strict=True))
+    typed: dict[str, list[Any]] = {name: [value] for name, value in values.items()}
+    typed["line_item_usage_start_date"] = [datetime.combine(TODAY, datetime.min.time(), UTC)]
+    typed["line_item_unblended_cost"] = [0.6]
+    month = tmp_path / f"BILLING_PERIOD={TODAY:%Y-%m}"
+    month.mkdir()
+    parquet.write_table(pa.table(typed), month / "bill-00001.snappy.parquet")
+    for places in ([month], [month / "bill-00001.snappy.parquet", month]):
+        assert json.loads(run("reconcile", *map(str, places), "--json"), parse_float=Decimal) == [row]
     bill.write_text(lines.replace("NovaLite", "Oddity"))
     [row] = json.loads(run("reconcile", str(bill), "--json", "--match", "Oddity=amazon.nova-lite-v1:0"))
     assert row["model"] == "amazon.nova-lite-v1:0"
@@ -131,7 +142,7 @@ def test_old_months_are_dropped(run: Run, database_url: str) -> None:
         (("spend", "--since", "90s"), "by day"),
         (("spend", "--since", "999999d"), "shorter"),
         (("reconcile", "nowhere.csv"), "cannot be read"),
-        (("reconcile", "bill.parquet"), "Parquet"),
+        (("reconcile", "nowhere.parquet"), "cannot be read"),
         (("reconcile", __file__), "lacks the column"),
     ],
 )

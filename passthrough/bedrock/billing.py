@@ -1,4 +1,4 @@
-"""AWS's bill for Bedrock, read from a Cost and Usage Report (CUR 2.0, CSV), and held against our ledger.
+"""AWS's bill for Bedrock, read from the rows of a Cost and Usage Report (CUR 2.0), and held against our ledger.
 
 A line of the report is an hour or a day of one usage type, such as `USE1-Claude4.6Sonnet-input-tokens`
 (https://docs.aws.amazon.com/bedrock/latest/userguide/cost-mgmt-understanding-cur-data.html); models of other vendors
@@ -19,6 +19,7 @@ from passthrough.errors import UserError
 _DAY, _COST, _USAGE = "line_item_usage_start_date", "line_item_unblended_cost", "line_item_usage_type"
 _CODE, _KIND = "line_item_product_code", "line_item_line_item_type"
 COLUMNS = (_DAY, _COST, _USAGE, _CODE, _KIND)
+PRODUCTS = ("product_product_name", "product")  # a column of its own if asked for, else an entry of the map (CSV: JSON)
 
 # What usage costs; taxes, credits, refunds and fees are not calls.
 _USAGE_KINDS = frozenset({"Usage", "DiscountedUsage", "SavingsPlanCoveredUsage"})
@@ -51,19 +52,24 @@ class Difference:
         return (self.theirs or Decimal(0)) - (self.ours or Decimal(0))
 
 
-def billed(rows: Iterable[Mapping[str, str]], columns: Iterable[str]) -> dict[tuple[date, str], Decimal]:
-    """Sum what Bedrock cost, by day (UTC) and AWS's name of the model. Raises `UserError` for another file."""
+def billed(
+    rows: Iterable[Mapping[str, str]], columns: Iterable[str], *, source: str
+) -> dict[tuple[date, str], Decimal]:
+    """Sum what Bedrock cost, by day (UTC) and AWS's name of the model. Raises `UserError` for another file.
+
+    `source` is the file's name, for that sentence. A row may lack `PRODUCTS`.
+    """
     missing = sorted(set(COLUMNS) - set(columns))
     if missing:
-        raise UserError(f"The file lacks the column {missing[0]}: export CUR 2.0 as CSV, with its own column names.")
+        raise UserError(f"{source} lacks the column {missing[0]}: export CUR 2.0 with its own column names.")
     sums: defaultdict[tuple[date, str], Decimal] = defaultdict(Decimal)
-    for number, row in enumerate(rows, start=2):
+    for number, row in enumerate(rows, start=1):
         name = _model_name(row)
         if name is not None and row[_KIND] in _USAGE_KINDS:
             try:
-                sums[date.fromisoformat(row[_DAY][:10]), name] += Decimal(row[_COST] or 0)
+                sums[date.fromisoformat(row[_DAY][:10]), name] += _cost(row[_COST])
             except (ValueError, InvalidOperation):
-                raise UserError(f"Line {number} of the file has no readable date or cost: export it again.") from None
+                raise UserError(f"Row {number} of {source} has no readable date or cost: export it again.") from None
     return dict(sums)
 
 
@@ -95,6 +101,13 @@ def words(name: str) -> str:
     return " ".join(sorted(word for word in found if word not in _NOISE)) or name
 
 
+def _cost(text: str) -> Decimal:
+    cost = Decimal(text or 0)
+    if not cost.is_finite():
+        raise ValueError(text)  # not a number in a double: it would swallow the whole sum
+    return cost
+
+
 def _model_name(row: Mapping[str, str]) -> str | None:
     product = _product_name(row)
     if _EDITION.search(product):
@@ -105,10 +118,11 @@ def _model_name(row: Mapping[str, str]) -> str | None:
 
 
 def _product_name(row: Mapping[str, str]) -> str:
-    if row.get("product_product_name"):
-        return row["product_product_name"]
+    column, entries = PRODUCTS
+    if row.get(column):
+        return row[column]
     try:
-        product = json.loads(row.get("product") or "{}")
+        product = json.loads(row.get(entries) or "{}")
     except ValueError:
         return ""
     return str(product.get("product_name", "")) if isinstance(product, dict) else ""

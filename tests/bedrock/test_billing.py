@@ -50,7 +50,7 @@ def test_a_bill_is_summed_by_day_and_model_over_kinds_of_tokens_and_regions() ->
         line("USW2-Claude4.6Sonnet-cache-read-input-token-count-cross-region-global", "0.001"),
         line("USE1-NovaLite-input-tokens-batch", "0.5", line_item_usage_start_date="2026-03-11 00:00:00"),
     ]
-    assert billed(rows, COLUMNS) == {
+    assert billed(rows, COLUMNS, source="bill.csv") == {
         (DAY, "Claude4.6Sonnet"): Decimal("0.2840000001"),
         (date(2026, 3, 11), "NovaLite"): Decimal("0.5"),
     }
@@ -62,7 +62,7 @@ def test_a_model_of_the_marketplace_is_known_by_its_product() -> None:
         line("MP:USE1_InputTokenCount-Units", "1", line_item_product_code="1a2b3c", product=product),
         line("x", "2", line_item_product_code="1a", product_product_name="Claude Sonnet 4.5 (Amazon Bedrock Edition)"),
     ]
-    assert billed(rows, COLUMNS) == {(DAY, "Claude Sonnet 4.5"): Decimal(3)}
+    assert billed(rows, COLUMNS, source="bill.csv") == {(DAY, "Claude Sonnet 4.5"): Decimal(3)}
 
 
 def test_other_services_and_what_is_no_usage_are_left_out() -> None:
@@ -72,16 +72,20 @@ def test_other_services_and_what_is_no_usage_are_left_out() -> None:
         line("USE1-NovaLite-input-tokens", "9", line_item_line_item_type="Tax"),
         line("x", "9", line_item_product_code="other", product="no JSON"),
     ]
-    assert billed(rows, COLUMNS) == {}
+    assert billed(rows, COLUMNS, source="bill.csv") == {}
 
 
 def test_another_file_is_refused_in_one_sentence() -> None:
-    with pytest.raises(UserError, match="lacks the column line_item_line_item_type"):
-        billed([], ["lineItem/UnblendedCost"])
-    with pytest.raises(UserError, match="Line 2 "):
-        billed([line("USE1-NovaLite-input-tokens", "much")], COLUMNS)
-    with pytest.raises(UserError, match="Line 2 "):
-        billed([line("USE1-NovaLite-input-tokens", "1", line_item_usage_start_date="March")], COLUMNS)
+    with pytest.raises(UserError, match=r"^bill\.csv lacks the column line_item_line_item_type"):
+        billed([], ["lineItem/UnblendedCost"], source="bill.csv")
+    with pytest.raises(UserError, match=r"Row 1 of bill\.csv "):
+        billed([line("USE1-NovaLite-input-tokens", "nan")], COLUMNS, source="bill.csv")
+    with pytest.raises(UserError, match=r"Row 1 of bill\.csv "):
+        billed([line("USE1-NovaLite-input-tokens", "much")], COLUMNS, source="bill.csv")
+    with pytest.raises(UserError, match=r"Row 1 of bill\.csv "):
+        billed(
+            [line("USE1-NovaLite-input-tokens", "1", line_item_usage_start_date="March")], COLUMNS, source="bill.csv"
+        )
 
 
 def test_both_sides_are_joined_and_what_only_one_has_is_shown() -> None:
