@@ -35,9 +35,10 @@ from passthrough.policy.pricing import Pricing
 from passthrough.proxy.route import route
 from passthrough.storage.allowances import Allowances, Choices
 from passthrough.storage.allowances_worker import open_allowances
-from passthrough.storage.database import migrate, open_database
+from passthrough.storage.database import open_database
 from passthrough.storage.embedded import embedded
 from passthrough.storage.ledger import Ledger
+from passthrough.storage.migrations import migrate
 
 MODEL = "amazon.nova-micro-v1:0"
 CALL = route("POST", f"/bedrock/model/{MODEL}/converse")

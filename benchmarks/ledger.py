@@ -21,10 +21,11 @@ import asyncpg
 import uvloop
 
 from passthrough.policy.ledger import Entry, uuid7
-from passthrough.storage.database import migrate, open_database
+from passthrough.storage.database import open_database
 from passthrough.storage.embedded import embedded
 from passthrough.storage.journal import MIB, Journal
 from passthrough.storage.ledger import Ledger, _encode
+from passthrough.storage.migrations import migrate
 
 AGENTS = (
     "Boto3/1.44.5 md/Botocore#1.44.5 ua/2.1 os/linux#6.1.0-18-amd64 md/arch#x86_64 lang/python#3.11.7 Botocore/1.44.5",

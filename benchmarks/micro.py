@@ -33,8 +33,9 @@ from passthrough.proxy.outgoing import Payload
 from passthrough.proxy.route import route
 from passthrough.settings import Settings
 from passthrough.storage.audit import Actor
-from passthrough.storage.database import migrate, open_database
+from passthrough.storage.database import open_database
 from passthrough.storage.embedded import embedded
+from passthrough.storage.migrations import migrate
 
 ROUNDS = 15
 ROUND_SECONDS = 0.05

@@ -18,8 +18,8 @@ from pathlib import Path
 import aiohttp
 from processes import free_port, machine, running
 
-from passthrough.storage.database import migrate
 from passthrough.storage.embedded import embedded
+from passthrough.storage.migrations import migrate
 
 MASTER = "sk-master-of-the-benchmark"
 MODEL = "amazon.nova-lite-v1:0"

@@ -17,8 +17,8 @@ from passthrough.errors import Unavailable, UserError
 from passthrough.sandbox.access import DEFAULT_CREDENTIALS
 from passthrough.sandbox.server import Sandbox
 from passthrough.settings import Settings, load
-from passthrough.storage.database import migrate as migrate_database
 from passthrough.storage.embedded import attached
+from passthrough.storage.migrations import migrate as migrate_database
 
 INTERRUPTED = 130  # as a shell reports a command that was interrupted
 

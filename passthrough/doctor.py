@@ -14,8 +14,9 @@ from passthrough.bedrock.endpoints import Endpoints, is_region
 from passthrough.errors import Refusal, Unavailable, UserError
 from passthrough.identities import Identity
 from passthrough.settings import Settings
-from passthrough.storage.database import checked_url, require_head
+from passthrough.storage.database import checked_url
 from passthrough.storage.embedded import attached
+from passthrough.storage.migrations import require_head
 
 LOOK_UP_SECONDS = 10.0
 # AWS refuses signatures that are more than five minutes off; a minute is worth a word.

@@ -26,9 +26,10 @@ from passthrough.errors import Refusal, Unavailable, UserError
 from passthrough.policy.keys import KEY_PREFIX, digest, is_digest
 from passthrough.settings import Settings, load
 from passthrough.storage.audit import Actor
-from passthrough.storage.database import open_database, require_head
+from passthrough.storage.database import open_database
 from passthrough.storage.embedded import attached
 from passthrough.storage.key_pages import Filter, Page
+from passthrough.storage.migrations import require_head
 
 app = typer.Typer(help="Make, show, change and delete virtual keys.")
 

@@ -3,12 +3,15 @@
 import asyncio
 import functools
 import logging
+import multiprocessing
 import resource
 import shutil
 import signal
 import socket
 import ssl
 import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +23,9 @@ from passthrough.sandbox.access import DEFAULT_CREDENTIALS
 from passthrough.sandbox.server import Sandbox
 from passthrough.serving import at_end_of, listen, serve
 from passthrough.settings import Settings
-from passthrough.storage.database import migrate as migrate_database
-from passthrough.storage.database import require_head
 from passthrough.storage.embedded import embedded
+from passthrough.storage.migrations import migrate as migrate_database
+from passthrough.storage.migrations import require_head
 from passthrough.trial import introduction, trial_key
 from passthrough.workers import Supervisor
 
@@ -40,7 +43,7 @@ def run(settings: Settings, *, migrate: bool, tls: ssl.SSLContext | None, sandbo
             settings = _with_master_key(settings)
         if weakness := master_key.weakness(settings.master_key or ""):
             _log.warning("the master key is weak", extra={"cause": weakness})
-        asyncio.run(migrate_database(url) if migrate or not settings.database_url else require_head(url))
+        _in_a_child(_migrate if migrate or not settings.database_url else _require_head, url)
         if settings.region_is_a_guess and not sandbox:
             _log.warning("no AWS_REGION is set", extra={"region": settings.region})
         _raise_file_limit()
@@ -69,6 +72,20 @@ def run(settings: Settings, *, migrate: bool, tls: ssl.SSLContext | None, sandbo
         for number in range(settings.workers):
             supervisor.add(f"worker {number + 1}", worker)
         supervisor.run(at_stop=sock.close)  # else its backlog would take connections that nobody accepts
+
+
+def _in_a_child(do: Callable[[str], None], url: str) -> None:
+    """Do it in a process that ends, and takes along what only migrations need of memory."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as child:
+        child.submit(do, url).result()
+
+
+def _migrate(url: str) -> None:
+    asyncio.run(migrate_database(url))
+
+
+def _require_head(url: str) -> None:
+    asyncio.run(require_head(url))
 
 
 def _raise_file_limit() -> None:

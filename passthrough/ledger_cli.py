@@ -24,8 +24,9 @@ from passthrough.policy import durations
 from passthrough.policy.pricing import Pricing, multipliers_of
 from passthrough.settings import Settings, load
 from passthrough.storage import ledger_upkeep, reports
-from passthrough.storage.database import Database, open_database, require_head
+from passthrough.storage.database import Database, open_database
 from passthrough.storage.embedded import attached
+from passthrough.storage.migrations import require_head
 from passthrough.storage.reports import Row, Span
 
 app = typer.Typer()

@@ -9,8 +9,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from passthrough.storage.database import Database, migrate, open_database
+from passthrough.storage.database import Database, open_database
 from passthrough.storage.embedded import embedded
+from passthrough.storage.migrations import migrate
 
 # Nothing here outlives the session, so nothing needs to outlive a crash.
 _CARELESS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")

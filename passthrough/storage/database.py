@@ -1,28 +1,20 @@
-"""The way to PostgreSQL: one engine a process, bare connections for listening, migrations, and what its loss means."""
+"""The way to PostgreSQL: one engine a process, bare connections for listening, and what its loss means."""
 
 import asyncio
 import urllib.parse
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from pathlib import Path
 from typing import Final
 
 import asyncpg
 import msgspec
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from passthrough.errors import Unavailable, UserError
 
-_MIGRATION_LOCK: Final = 7_096_112_001  # any number that nobody else takes in this database
-_LOCK_TIMEOUT: Final = "4s"  # a migration that waits longer for a table would hold up the calls behind it
 _CONNECT_SECONDS: Final = 3.0
 _COMMAND_SECONDS: Final = 30.0
 _POOL_SIZE: Final = 5  # a worker's cache misses and ledger batches go one at a time; the rest is for administrators
@@ -63,7 +55,7 @@ class Database:
 
     async def connect(self) -> asyncpg.Connection:
         """Open a bare connection outside the pool, for LISTEN; the caller closes it."""
-        return await _connect(self._dsn)
+        return await connect_to(self._dsn)
 
 
 @asynccontextmanager
@@ -72,7 +64,7 @@ async def open_database(url: str, *, pool_size: int = _POOL_SIZE) -> AsyncIterat
     dsn = checked_url(url)
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda: _connect(dsn),
+        async_creator=lambda: connect_to(dsn),
         poolclass=AsyncAdaptedQueuePool,
         pool_size=pool_size,
         max_overflow=pool_size,
@@ -118,87 +110,11 @@ def checked_url(url: str) -> str:
     return f"postgresql://{rest}"
 
 
-async def migrate(url: str) -> None:
-    """Bring the database to head. Many replicas may do so at once: one works, the others wait and find it done."""
-    engine = create_async_engine(
-        "postgresql+asyncpg://", async_creator=lambda: _connect(checked_url(url)), poolclass=NullPool
-    )
-    with _explained():
-        async with engine.connect() as connection:
-            # Of the session, not the transaction: each migration commits its own.
-            await connection.execute(text("SELECT pg_advisory_lock(:id)"), {"id": _MIGRATION_LOCK})
-            await connection.execute(text(f"SET lock_timeout = '{_LOCK_TIMEOUT}'"))
-            await connection.commit()
-            await connection.run_sync(_upgrade)
-            await connection.commit()
-    await engine.dispose()
-
-
-async def require_head(url: str) -> None:
-    """Raise `UserError` when the schema is behind this version; one that is ahead is a rolling upgrade's."""
-    engine = create_async_engine(
-        "postgresql+asyncpg://", async_creator=lambda: _connect(checked_url(url)), poolclass=NullPool
-    )
-    with _explained():
-        async with engine.connect() as connection:
-            current = await connection.run_sync(current_revision)
-    await engine.dispose()
-    known = [script.revision for script in _scripts().walk_revisions()]
-    if current is None:
-        raise UserError("The database has no tables of passthrough yet: run 'passthrough migrate' first.")
-    if current in known and current != head_revision():
-        raise UserError(
-            f"The database is at revision {current} and must be at {head_revision()}: run 'passthrough migrate' first."
-        )
-
-
-def head_revision() -> str:
-    """Name the newest migration."""
-    return str(_scripts().get_current_head())
-
-
-def current_revision(connection: Connection) -> str | None:
-    """Name the migration that a database is at; None before the first."""
-    return MigrationContext.configure(connection).get_current_revision()
-
-
-def migration_config(connection: Connection | None = None) -> Config:
-    """Tell alembic where the migrations are: beside the package in a checkout, inside it in a wheel."""
-    package = Path(__file__).parents[1]
-    config = Config()
-    folder = next(place for place in (package / "migrations", package.parent / "migrations") if place.is_dir())
-    config.set_main_option("script_location", str(folder).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    return config
-
-
-def _upgrade(connection: Connection) -> None:
-    command.upgrade(migration_config(connection), "head")
-
-
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory.from_config(migration_config())
-
-
-async def _connect(dsn: str) -> asyncpg.Connection:
+async def connect_to(dsn: str) -> asyncpg.Connection:
     async with asyncio.timeout(_CONNECT_SECONDS):
         return await asyncpg.connect(
             dsn, command_timeout=_COMMAND_SECONDS, server_settings={"application_name": "passthrough"}
         )
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """For the command line: an unreachable database is the user's to mend, in one sentence."""
-    try:
-        with reachable():
-            yield
-    except Unavailable as error:
-        raise UserError(
-            f"The database cannot be reached ({error.cause}): check DATABASE_URL and that it runs."
-        ) from error
-    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
-        raise UserError(f"The database refuses us ({error}): check user, password and name in DATABASE_URL.") from error
 
 
 def _cause(error: BaseException) -> str:

@@ -17,7 +17,7 @@ import pytest
 
 from passthrough.policy.keys import digest
 from passthrough.sandbox import Received, Sandbox
-from passthrough.storage.database import migrate
+from passthrough.storage.migrations import migrate
 from tests.adversity.program import Postgres, Program, events, secrets_in
 from tests.adversity.soak_books import Row, assert_sums_agree, rows_of, texts_with
 from tests.adversity.soak_calls import Caller

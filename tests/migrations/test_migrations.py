@@ -8,14 +8,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from passthrough.errors import UserError
-from passthrough.storage.database import (
-    Database,
-    head_revision,
-    migrate,
-    migration_config,
-    open_database,
-    require_head,
-)
+from passthrough.storage.database import Database, open_database
+from passthrough.storage.ladder import head_revision, migration_config
+from passthrough.storage.migrations import migrate, require_head
 
 
 @pytest.fixture

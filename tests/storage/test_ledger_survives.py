@@ -15,10 +15,11 @@ import pytest
 
 from passthrough.errors import UserError
 from passthrough.policy.ledger import CallIds, Entry
-from passthrough.storage.database import Database, migrate, open_database
+from passthrough.storage.database import Database, open_database
 from passthrough.storage.embedded import embedded
 from passthrough.storage.journal import MIB, Journal
 from passthrough.storage.ledger import Ledger
+from passthrough.storage.migrations import migrate
 
 ids = CallIds()
 COST = Decimal("0.0000000001")
