@@ -1,6 +1,6 @@
 """passthrough, Envoy and LiteLLM on the same work: CPU, latency, throughput, lag and memory.
 
-    uv run --group bench python benchmarks/compare.py [--litellm] [--quick] [--json FILE] [--svg FILE]
+    uv run --group bench python benchmarks/compare.py [--litellm] [--bare] [--quick] [--json FILE] [--svg FILE]
 
 One worker of each on a core of its own; the load, the upstream and PostgreSQL share the others, and nothing
 leaves the machine. The contenders take turns, so that what else the machine does falls on all of them alike; the
@@ -112,6 +112,7 @@ def stage_set() -> Iterator[Stage]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--litellm", action="store_true", help="measure LiteLLM too, in a throw-away environment")
+    parser.add_argument("--bare", action="store_true", help="measure a relay that does nothing too (bare.py)")
     parser.add_argument("--plain", action="store_true", help="leave out the upstream with TLS")
     parser.add_argument("--alone", action="store_true", help="leave out Envoy: for work on passthrough itself")
     parser.add_argument("--quick", action="store_true", help="one round of short windows: a look, not a result")
@@ -127,6 +128,8 @@ def main() -> None:
         entries["passthrough, TLS" if tls else "passthrough"] = (contenders.passthrough, tls, STREAMS)
         if not options.alone:
             entries["Envoy, TLS" if tls else "Envoy"] = (contenders.envoy, tls, STREAMS)
+    if options.bare:
+        entries["bare relay"] = (contenders.bare, False, STREAMS)
     if options.litellm:
         entries["LiteLLM"] = (contenders.litellm, False, STREAMS_OF_LITELLM)
     with stage_set() as stage:

@@ -86,6 +86,15 @@ def _virtual_key(port: int) -> str:
 
 
 @contextmanager
+def bare(stage: Stage, tls: bool) -> Iterator[Target]:  # noqa: ARG001, FBT001  # one interface; plain only
+    port = free_port()
+    command = [sys.executable, str(Path(__file__).with_name("bare.py")), str(port), str(stage.port)]
+    log = stage.folder / "bare.log"
+    with running(command, port=port, cores=stage.cores.proxy, environment={}, log=log) as process:
+        yield Target(port, "/bedrock", "none", process, stage.port)
+
+
+@contextmanager
 def envoy(stage: Stage, tls: bool) -> Iterator[Target]:  # noqa: FBT001  # one interface for all
     found = find_spec("envoy")
     if found is None or found.origin is None:
