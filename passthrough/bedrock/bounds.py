@@ -10,6 +10,7 @@ named more than once) is read in the way that costs more, and one that does not 
 (`is_veiled`) is taken to ask for the most.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -60,7 +61,11 @@ _WIDER: Final = re.compile(r"anthropic\.claude-sonnet-4")
 # and .NET's escape only <, >, &, +, quotes and the like), so it is done to hide a name.
 _ESCAPED_LETTER: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u00(?:[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]|3[0-9])")
 _PLAIN_BEGINNING: Final = re.compile(rb"\s*[{\[]")
-_NAMED_MAXIMUM: Final = re.compile(rb'"max[A-Za-z_]*"\s*:\s*([0-9]{1,9})')
+# By its whole name: tools' schemas name a `maximum`, which for JavaScript's is 9007199254740991, and a `maxLength`.
+_NAMED_MAXIMUM: Final = re.compile(
+    rb'"max(?:Tokens|TokenCount|_tokens|_new_tokens|_gen_len|_tokens_to_sample|_completion_tokens|_output_tokens)"'
+    rb"\s*:\s*([0-9][0-9.eE+-]*)"
+)
 _NAMES: Final = frozenset({"maxTokens", "max_new_tokens", "max_tokens", "maxTokenCount"})  # in a table of its own
 _RUNS_MODEL: Final = frozenset({ModelPlace.PATH, ModelPlace.BODY})
 _GUARDS: Final = frozenset({"ApplyGuardrail", "InvokeGuardrailChecks"})
@@ -197,14 +202,14 @@ def output_bound(frame: Frame, body: Body | None, *, veiled: bool = False, assum
     if body is None:
         return unnamed
     if veiled:
-        return max(most, _largest_named(body)) * (1 if frame.single else _MOST_CHOICES)
+        return most * (1 if frame.single else _MOST_CHOICES)
     named = body.count(b'"max')
     several = not frame.single and (b'"n"' in body or b'"num' in body or b'"best_of"' in body)
     if not named and not several:
         return unnamed
     maximum, choices = _asked_converse(body) if frame.converse else _asked(body)
     if named > 1 and maximum is not None:
-        maximum = max(maximum, _largest_named(body))
+        maximum = max(maximum, min(_largest_named(body), most))  # more than its model's AWS refuses, wherever it stands
     return (unnamed if maximum is None else maximum) * (choices if several else 1)
 
 
@@ -236,7 +241,14 @@ def _maxima(asked: _Request) -> Iterator[int]:
 
 
 def _largest_named(body: Body) -> int:
-    return max((int(number) for number in _NAMED_MAXIMUM.findall(body)), default=0)
+    return max(map(_whole, _NAMED_MAXIMUM.findall(body)), default=0)
+
+
+def _whole(number: bytes) -> int:
+    try:
+        return math.ceil(float(number))
+    except (ValueError, OverflowError):  # no number, or one that is larger than any
+        return _NEVER_MORE
 
 
 def _choices(asked: _Request) -> int:

@@ -41,6 +41,8 @@ def output(model: str, body: object, operation: str = "converse") -> int:
         (CLAUDE, "invoke", b'{"max_tokens": 5, "max_tokens": 900}', 900),
         (CLAUDE, "invoke", b'{"max_tokens": 900, "max_tokens": 5}', 900),
         (CLAUDE, "invoke", {"tools": [{"max_tokens": 5}]}, 131_072 + 1024),
+        (CLAUDE, "invoke", b'{"max_tokens": 9e2, "max_tokens": 5}', 900),
+        (CLAUDE, "invoke", b'{"max_tokens": 99999999, "max_tokens": 5}', 131_072),  # which AWS refuses
         (LLAMA, "invoke", {"prompt": "hi", "max_gen_len": 512}, 512),
         (LLAMA, "invoke", {"prompt": "hi"}, 8192),
         ("amazon.titan-text-express-v1", "invoke", {"textGenerationConfig": {"maxTokenCount": 30}}, 30),

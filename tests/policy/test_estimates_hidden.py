@@ -25,6 +25,23 @@ def test_what_encoders_escape_makes_no_call_dearer(model: str, operation: str, m
 
 
 @pytest.mark.parametrize(
+    ("model", "operation", "schema"),
+    [
+        (CLAUDE, "invoke", "input_schema"),
+        (CLAUDE, "converse", "json"),
+        ("openai.gpt-oss-20b-1:0", "invoke", "parameters"),
+    ],
+)
+def test_what_a_schema_says_of_numbers_and_texts_is_no_maximum_of_output(
+    model: str, operation: str, schema: str
+) -> None:
+    # zod writes the largest safe integer for every `z.int()`: Claude Code's tools are full of it
+    limits = {"maximum": 9007199254740991, "maxLength": 100_000, "maxItems": 5000, "max_tokens": {"type": "integer"}}
+    body = {"max_tokens": 7, "inferenceConfig": {"maxTokens": 7}, "tools": [{schema: {"properties": {"a": limits}}}]}
+    assert bound(model, body, operation).tokens == len(json.dumps(body)) + 128 + 1024 + 7
+
+
+@pytest.mark.parametrize(
     "body",
     [
         b'{"inferenceConfig":{"maxTokens":1},"a":{"s3Loc\\u0061tion":{}}}',
