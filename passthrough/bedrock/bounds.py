@@ -77,6 +77,7 @@ _MARKS: Final = (
     *(b'"input_audio"', b'"input_video"', b'"file_'),
 )
 _MARKS_OF_CONVERSE: Final = _MARKS[:2]
+_MARKS_OF_EMBEDDING: Final = (*_MARKS, b'"inputImage"', b'"images"')
 # What has AWS put text before the model that is not in the body: what it finds in the web, an earlier conversation.
 _FETCHING: Final = (b'"systemTool"',)
 _FETCHING_OF_RESPONSES: Final = (*_FETCHING, b'"previous_response_id"', b'"conversation"')
@@ -150,6 +151,8 @@ def _frame(operation: Operation, model: str | None) -> Frame:
     converse = operation.name in {"Converse", "ConverseStream"}
     claude = model is not None and "claude" in model
     runs_none = operation.model_place is ModelPlace.NONE and operation.name not in _GUARDS
+    most_output = _most_output(model)
+    marks = _MARKS if most_output else _MARKS_OF_EMBEDDING
     return Frame(
         free=operation.name in _COUNTS_ONLY or runs_none,
         elsewhere=operation.model_place not in _RUNS_MODEL or (model is not None and ":prompt/" in model),
@@ -158,8 +161,8 @@ def _frame(operation: Operation, model: str | None) -> Frame:
         claude=claude,
         single=converse or claude,
         window=_window(model),
-        most_output=_most_output(model),
-        marks=_MARKS_OF_CONVERSE if converse else _MARKS,
+        most_output=most_output,
+        marks=_MARKS_OF_CONVERSE if converse else marks,
         fetching=_FETCHING_OF_RESPONSES if operation.name == "OpenAIResponses" else _FETCHING,
     )
 

@@ -12,16 +12,17 @@ from passthrough.bedrock.usage import UNREADABLE
 # pixels, of which 2048x2048 has 16,384.
 _CLAUDE_PICTURE: Final = 5000
 _PICTURE: Final = 16_384
-_PICTURES: Final = frozenset({"image", "image_url", "input_image"})
+_EMBEDDED: Final = frozenset({"inputImage", "images"})  # Titan's and Cohere's, whose texts stand elsewhere
+_PICTURES: Final = frozenset({"image", "image_url", "input_image"}) | _EMBEDDED
 _PACKED: Final = frozenset(
     {"document", "video", "video_url", "input_video", "audio", "audio_url", "input_audio", "file", "input_file"}
 )
 
-
 _CONVERSATION: Final = "input"  # what the Responses API calls it: a list or a text; of a tool it is an object
-# Where a tool's own JSON stands, which the model reads as text, whatever it looks like.
-_TOOLS_OWN: Final = frozenset({"json", _CONVERSATION, "inputSchema", "input_schema", "parameters"})
-_DATA: Final = frozenset({"bytes", "data", "url", "image_url"})  # what holds the base64 of a picture, in all shapes
+# Where a tool's own JSON stands, or an answer's schema, which the model reads as text, whatever it looks like.
+_TOOLS_OWN: Final = frozenset({"json", _CONVERSATION, "inputSchema", "input_schema", "parameters", "schema"})
+# What holds the base64 of a picture, in all shapes.
+_DATA: Final = frozenset({"bytes", "data", "url", "image_url"}) | _EMBEDDED
 
 
 def beyond_text(body: Body, window: int, *, claude: bool) -> int:

@@ -108,3 +108,20 @@ def test_the_pictures_of_a_conversation_that_is_called_input_count_by_the_piece(
     entry = entry_for("openai.gpt-5.6-sol")
     tokens = ESTIMATES.bound(route("POST", "/bedrock/openai/v1/responses"), entry, raw, len(raw), money=False).tokens
     assert tokens < 20_000
+
+
+def test_a_schema_of_an_answer_is_text_whatever_its_members_are_called() -> None:
+    schema = {"type": "object", "properties": {"document": {"type": "object"}, "file_path": {"type": "string"}}}
+    asked = {"max_tokens": 1, "response_format": {"type": "json_schema", "json_schema": {"schema": schema}}}
+    assert bound(CLAUDE, asked, "invoke").tokens == len(json.dumps(asked)) + 128 + 1
+
+
+@pytest.mark.parametrize(
+    ("model", "body"),
+    [
+        ("amazon.titan-embed-image-v1", {"inputText": "a cat", "inputImage": "A" * 400_000}),
+        ("cohere.embed-v4:0", {"images": ["data:image/png;base64," + "A" * 400_000]}),
+    ],
+)
+def test_a_picture_to_embed_counts_by_the_piece(model: str, body: object) -> None:
+    assert bound(model, body, "invoke").tokens < 20_000
