@@ -3,15 +3,12 @@
 import asyncio
 import functools
 import logging
-import multiprocessing
 import resource
 import shutil
 import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +16,7 @@ from pathlib import Path
 import uvloop
 
 from passthrough import master_key
+from passthrough.child import in_a_child
 from passthrough.sandbox.access import DEFAULT_CREDENTIALS
 from passthrough.sandbox.server import Sandbox
 from passthrough.serving import at_end_of, listen, serve
@@ -43,7 +41,7 @@ def run(settings: Settings, *, migrate: bool, tls: ssl.SSLContext | None, sandbo
             settings = _with_master_key(settings)
         if weakness := master_key.weakness(settings.master_key or ""):
             _log.warning("the master key is weak", extra={"cause": weakness})
-        _in_a_child(_migrate if migrate or not settings.database_url else _require_head, url)
+        in_a_child(_migrate if migrate or not settings.database_url else _require_head, url)
         if settings.region_is_a_guess and not sandbox:
             _log.warning("no AWS_REGION is set", extra={"region": settings.region})
         _raise_file_limit()
@@ -72,12 +70,6 @@ def run(settings: Settings, *, migrate: bool, tls: ssl.SSLContext | None, sandbo
         for number in range(settings.workers):
             supervisor.add(f"worker {number + 1}", worker)
         supervisor.run(at_stop=sock.close)  # else its backlog would take connections that nobody accepts
-
-
-def _in_a_child(do: Callable[[str], None], url: str) -> None:
-    """Do it in a process that ends, and takes along what only migrations need of memory."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as child:
-        child.submit(do, url).result()
 
 
 def _migrate(url: str) -> None:
