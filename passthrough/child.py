@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from passthrough.errors import UserError
 
 
-def in_a_child(do: Callable[[str], None], subject: str) -> None:
+def in_a_child(do: Callable[[str], object], subject: str) -> None:
     """Call `do` in a child and wait for its end. Raises its `UserError`, and one where it ends in another way.
 
     A child whose parent is killed ends with what it does: it inherits the lock of the data directory, and would keep
@@ -37,7 +37,7 @@ def in_a_child(do: Callable[[str], None], subject: str) -> None:
         raise UserError(_end(child.exitcode))
 
 
-def _told(do: Callable[[str], None], subject: str, tell: Connection) -> None:
+def _told(do: Callable[[str], object], subject: str, tell: Connection) -> None:
     try:
         do(subject)
     except UserError as error:
