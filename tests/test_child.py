@@ -64,7 +64,7 @@ def test_that_it_was_killed_is_said_in_a_sentence() -> None:
 
 def test_a_fault_of_ours_is_told_where_it_happened(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="failed"):
-        in_a_child(lambda subject: int(subject), "a")
+        in_a_child(int, "a")
     assert "ValueError" in capfd.readouterr().err
 
 
