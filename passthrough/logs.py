@@ -10,9 +10,12 @@ import contextlib
 import logging
 import os
 import queue
+import select
+import stat
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
@@ -142,20 +145,37 @@ class CallLog:
         self._ended.clear()
 
     def close(self) -> None:
-        """Write what is left, as far as standard output takes it."""
+        """Write what is left, as far as standard output takes it within `LAST_WORDS_SECONDS`."""
         self.flush()
         if self._writer is not None:
+            until = time.monotonic() + LAST_WORDS_SECONDS
             with contextlib.suppress(queue.Full):
-                self._bundles.put_nowait(None)
-                self._writer.join(LAST_WORDS_SECONDS)
+                self._bundles.put(None, timeout=LAST_WORDS_SECONDS)
+                self._writer.join(max(0.0, until - time.monotonic()))
 
     def _write_out(self) -> None:
-        while (bundle := self._bundles.get()) is not None:
-            while bundle:
-                try:
-                    bundle = bundle[os.write(self._fd, bundle) :]
-                except OSError:  # standard output is gone: there is nowhere left to say so
-                    return
+        with contextlib.suppress(OSError):  # standard output is gone: there is nowhere left to say so
+            piped = stat.S_ISFIFO(os.fstat(self._fd).st_mode)
+            while (bundle := self._bundles.get()) is not None:
+                for piece in _pieces(bundle) if piped else (bundle,):
+                    self._write_piece(piece)
+
+    def _write_piece(self, piece: bytes) -> None:
+        while piece:
+            try:
+                piece = piece[os.write(self._fd, piece) :]
+            except BlockingIOError:  # another program has it so: a terminal's mode is common to all who have it open
+                select.select((), (self._fd,), ())
+
+
+def _pieces(bundle: bytes) -> Iterator[bytes]:
+    """Whole lines, as many as a pipe takes at once or not at all: the other workers write into it, too."""
+    start = 0
+    while len(bundle) - start > select.PIPE_BUF:
+        end = bundle.rfind(b"\n", start, start + select.PIPE_BUF) + 1 or bundle.index(b"\n", start) + 1
+        yield bundle[start:end]
+        start = end
+    yield bundle[start:]
 
 
 def _lines(ended: list[Entry]) -> bytes:

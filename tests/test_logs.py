@@ -1,5 +1,6 @@
 """Log lines: one JSON object each, bundled, complete, and without a secret."""
 
+import asyncio
 import json
 import logging
 import os
@@ -119,3 +120,46 @@ async def test_a_line_that_is_no_utf8_spoils_no_other() -> None:
     first, second = lines_of(reading)
     assert (first["call_id"], second["user_agent"]) == ("a", "?")
     assert first.keys() == second.keys() - {"user_agent"}
+
+
+async def test_lines_of_workers_who_share_a_slow_pipe_stay_whole() -> None:
+    reading, writing = os.pipe()
+    calls = 40 * BUNDLE_CALLS
+    logs = [CallLog(fd=writing), CallLog(fd=writing)]
+    for number in range(calls):
+        for log in logs:
+            log.write(Entry(call_id=f"{number}", started_at=1.0, user_agent="x" * 200))
+    read = bytearray()
+    while read.count(b"\n") < calls * len(logs):
+        read += os.read(reading, 1000)
+    assert [json.loads(line)["event"] for line in read.splitlines()] == ["call"] * calls * len(logs)
+
+
+async def test_the_last_lines_are_waited_for_where_many_wait_before_them() -> None:
+    reading, writing = os.pipe()
+    log = CallLog(fd=writing)
+    call = Entry(call_id="x" * (PIPE_BYTES // BUNDLE_CALLS), started_at=1.0)
+    while not log.lost:
+        log.write(call)
+    taken = asyncio.get_running_loop().run_in_executor(None, all_of, reading)
+    await asyncio.to_thread(log.close)
+    os.close(writing)
+    assert len(await taken) >= BUNDLES_KEPT * BUNDLE_CALLS
+
+
+def all_of(descriptor: int) -> list[bytes]:
+    with os.fdopen(descriptor, "rb") as pipe:
+        return pipe.readlines()
+
+
+async def test_a_standard_output_that_does_not_block_is_waited_for() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    log = CallLog(fd=writing)
+    call = Entry(call_id="x" * (PIPE_BYTES // BUNDLE_CALLS), started_at=1.0)
+    calls = 5 * BUNDLE_CALLS
+    for _ in range(calls):
+        log.write(call)
+    read = bytearray()
+    while read.count(b"\n") < calls:
+        read += await asyncio.wait_for(asyncio.to_thread(os.read, reading, PLENTY), 5)
