@@ -29,8 +29,9 @@ _HOP_BY_HOP = frozenset(
 
 _BETWEEN_NEIGHBOURS = frozenset(name.decode() for name in _HOP_BY_HOP)
 
-# What `Connection` says of itself, beside the names of other fields.
-_ABOUT_THE_CONNECTION = frozenset({b"keep-alive", b"close"})
+# What `Connection` says of itself, beside the names of other fields; and a field that it may not name, for without it
+# nobody could tell where the body ends (RFC 9110 §7.6.1).
+_ABOUT_THE_CONNECTION = frozenset({b"keep-alive", b"close", b"content-length"})
 
 # Where a credential of ours can stand: none of them ever goes upstream.
 CREDENTIAL_HEADERS = (
@@ -161,8 +162,8 @@ def answer_head(headers: RawHeaders) -> AnswerHead:
                 named |= _listed(value)
         else:
             lines.append(b"%b: %b\r\n" % (name, value))
-    if named and named - _ABOUT_THE_CONNECTION:
-        lines = [line for line in lines if line.split(b":", 1)[0].lower() not in named]
+    if named and (hidden := named - _ABOUT_THE_CONNECTION):
+        lines = [line for line in lines if line.split(b":", 1)[0].lower() not in hidden]
     return AnswerHead(b"".join(lines), fields)
 
 

@@ -1,5 +1,6 @@
 """What the client sent is what the upstream receives, what the upstream answered is what the client receives."""
 
+import asyncio
 import gzip
 
 import pytest
@@ -61,6 +62,16 @@ async def test_an_answer_keeps_its_fields_in_order_casing_and_number(proxy: Runn
     wanted = [("Content-Type", "application/json"), *(f.partition(":")[::2] for f in fields), ("Content-Length", "2")]
     assert [(n.decode(), v.decode("latin-1")) for n, v in got.fields[:-1]] == [(n, v.strip()) for n, v in wanted]
     assert got.fields[-1][0] == b"x-passthrough-call-id"
+
+
+async def test_a_length_that_the_upstream_wants_dropped_stays_for_no_other_tells_where_its_body_ends(
+    proxy: Running, upstream: Upstream
+) -> None:
+    upstream.script = answering(answer(b"one", "Connection: content-length, x-a", "X-A: 1"), answer(b"two"))
+    async with connect(proxy.url) as client:
+        first = await asyncio.wait_for(ask(client), 5)
+        assert (first.body, first.value("X-A")) == (b"one", None)
+        assert (await ask(client)).body == b"two"
 
 
 async def test_an_answer_without_date_and_server_gets_none_from_us(proxy: Running) -> None:
