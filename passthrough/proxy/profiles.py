@@ -118,9 +118,11 @@ class Profiles:
 
     async def _find(self, model: str) -> None:
         stands_for: str | None = None
+        answered = False
         try:
             async with asyncio.timeout(LOOK_UP_SECONDS):
                 stands_for = await self._fetch(model)
+            answered = True
         except (Refusal, UpstreamFailure, TimeoutError, msgspec.DecodeError) as error:
             _log.warning("an inference profile cannot be resolved", extra={"profile": model, "cause": str(error)})
         finally:
@@ -129,15 +131,20 @@ class Profiles:
         if stands_for:
             _keep(self._found, model, (stands_for, until + FOUND_SECONDS))
         else:
-            self._found.pop(model, None)
+            if answered:  # else what was found long ago will do
+                _log.warning("there is no such inference profile, or it has several models", extra={"profile": model})
+                self._found.pop(model, None)
             _keep(self._missed, model, until + MISSED_SECONDS)
 
     async def _fetch(self, model: str) -> str | None:
+        """The model; None where AWS says that there is no such profile, or lists more than one model."""
         call = route("GET", "/bedrock/inference-profiles/" + quote(model, safe=""))
         region = region_of_arn(model)
         assert region is not None  # noqa: S101  # else it was not due
         payload = Payload(b"", 0, EMPTY_SHA256, hash_is_the_clients=False)
         status, body = await self._exchange(self._compose("GET", call, region, Forwarded(b"", []), payload))
+        if status == 404:  # noqa: PLR2004  # ResourceNotFoundException
+            return None
         if status != 200:  # noqa: PLR2004  # anything else has no profile in it
             raise UpstreamFailure(f"GetInferenceProfile answered {status}")
         return _model_of([listed.modelArn for listed in msgspec.json.decode(body, type=_Profile).models])

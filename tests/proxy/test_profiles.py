@@ -140,3 +140,25 @@ async def test_what_there_is_not_is_asked_for_once_and_pushes_nothing_out(
         assert await converse(proxy.bedrock, key) == 200
         assert await converse(proxy.bedrock, key, made_up(4)) == 403
         assert asked() == 6
+
+
+async def test_what_was_found_stays_while_aws_does_not_answer(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profiles, "FOUND_SECONDS", 0.0)
+    model = f'{{"models":[{{"modelArn":"arn:aws:bedrock:us-east-1::foundation-model/{SONNET}"}}]}}'.encode()
+    asked = 0
+
+    async def control_plane(peer: Incoming) -> None:
+        nonlocal asked
+        while True:
+            request = await peer.request()
+            is_look_up = request.target.startswith("/inference-profiles/")
+            asked += is_look_up
+            fails = is_look_up and asked > 1
+            await peer.send(answer(b"{}", status="429 Too Many Requests") if fails else answer(model))
+
+    async with Upstream(control_plane) as upstream, running(database_url, tmp_path, upstream=upstream.url) as proxy:
+        key = await proxy.key(models=["anthropic.*"])
+        assert [await converse(proxy.bedrock, key) for _ in range(3)] == [200, 200, 200]
+        assert asked == 2
