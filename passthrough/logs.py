@@ -60,6 +60,8 @@ def _printable(value: Any) -> Any:  # one value of a line
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, tuple | list):
         return [_printable(item) for item in value]
+    if isinstance(value, dict):
+        return {_printable(name): _printable(item) for name, item in value.items()}
     return value
 
 
@@ -138,11 +140,11 @@ class CallLog:
         if self._writer is None:
             self._writer = threading.Thread(target=self._write_out, name="call-log", daemon=True)
             self._writer.start()
+        ended, self._ended = self._ended, []  # first: what cannot be written must not be in the way of what can
         try:
-            self._bundles.put_nowait(_shown(self._ended) if self._text else _lines(self._ended))
+            self._bundles.put_nowait(_shown(ended) if self._text else _lines(ended))
         except queue.Full:
-            self.lost += len(self._ended)
-        self._ended.clear()
+            self.lost += len(ended)
 
     def close(self) -> None:
         """Write what is left, as far as standard output takes it within `LAST_WORDS_SECONDS`."""

@@ -115,11 +115,11 @@ async def test_a_line_that_is_no_utf8_spoils_no_other() -> None:
     reading, writing = os.pipe()
     log = CallLog(fd=writing)
     log.write(Entry(call_id="a", started_at=1.0))
-    log.write(Entry(call_id="b", started_at=1.0, user_agent="\udcff"))
+    log.write(Entry(call_id="b", started_at=1.0, user_agent="\udcff", units={"\udcff": 1.0}))
     log.flush()
     first, second = lines_of(reading)
-    assert (first["call_id"], second["user_agent"]) == ("a", "?")
-    assert first.keys() == second.keys() - {"user_agent"}
+    assert (first["call_id"], second["user_agent"], second["units"]) == ("a", "?", {"?": 1})
+    assert first.keys() == second.keys() - {"user_agent", "units"}
 
 
 async def test_lines_of_workers_who_share_a_slow_pipe_stay_whole() -> None:
