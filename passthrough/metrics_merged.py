@@ -5,9 +5,9 @@ others wrote. A worker that died keeps its counts, so that sums never go back; i
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -37,11 +37,13 @@ class MergedMetrics:
 
     def publish(self) -> None:
         whole = self._path.with_suffix(".new")
-        whole.write_bytes(self._own())
-        whole.replace(self._path)  # a reader sees the old or the new, never a half
+        content = self._own()
+        with contextlib.suppress(OSError):  # the disk is full: what is not told now is told with the next
+            whole.write_bytes(content)
+            whole.replace(self._path)  # a reader sees the old or the new, never a half
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def merged_metrics(folder: Path, own: Callable[[], bytes]) -> AsyncIterator[MergedMetrics]:
     """Own the publishing of this worker's metrics."""
     merged = MergedMetrics(folder, own)

@@ -1,12 +1,16 @@
 """Metrics of one process, and of several behind one address."""
 
+import asyncio
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from passthrough import metrics_merged
 from passthrough.metrics import Metrics
 from passthrough.metrics_merged import merged_metrics
 from passthrough.policy.ledger import Entry
@@ -69,3 +73,28 @@ async def test_a_worker_leaves_its_last_counts_to_the_others(tmp_path: Path) -> 
         own.call_ended(Entry(call_id="y", started_at=0.0, status=200, service="bedrock-runtime", operation="Converse"))
     (left,) = tmp_path.glob("*.prom")
     assert samples(left.read_bytes())[CALLS] == 2
+
+
+async def test_a_disk_that_was_full_for_a_moment_ends_no_publishing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics_merged, "PUBLISH_SECONDS", 0.01)
+    folder, away = tmp_path / "metrics", tmp_path / "away"
+    folder.mkdir()
+    loop = asyncio.get_running_loop()
+    failed: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: failed.append(context))
+    asked = asyncio.Event()
+
+    def own() -> bytes:
+        asked.set()
+        return with_calls(1, open_calls=0).exposition()
+
+    async with merged_metrics(folder, own), asyncio.timeout(5):
+        folder.rename(away)
+        for _ in range(2):
+            asked.clear()
+            await asked.wait()
+        folder.mkdir()
+    assert samples(next(folder.glob("*.prom")).read_bytes())[CALLS] == 1
+    assert not failed
