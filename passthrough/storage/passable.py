@@ -11,7 +11,9 @@ import pwd
 import shlex
 import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Final
 
@@ -40,31 +42,39 @@ def let_pass(path: Path, user: pwd.struct_passwd) -> None:
         if status.st_uid == user.pw_uid or status.st_mode & stat.S_IXOTH:
             continue
         try:
-            _by_access_list(folder, status.st_mode, user.pw_uid)
+            _by_access_list(folder, status, user)
         except OSError as error:
             if error.errno != errno.ENOTSUP:
                 raise _no_way(folder, user) from error
             _by_group(folder, status, user)
 
 
-def _by_access_list(folder: Path, mode: int, user_id: int) -> None:
+def _by_access_list(folder: Path, status: os.stat_result, user: pwd.struct_passwd) -> None:
+    mode = status.st_mode
     try:
         entries = _parsed(os.getxattr(folder, _NAME))
     except OSError as error:
         if error.errno != errno.ENODATA:
             raise
         entries = {(_OWNER, _NO_ID): mode >> 6 & 7, (_OWNING_GROUP, _NO_ID): mode >> 3 & 7, (_OTHERS, _NO_ID): mode & 7}
-    os.setxattr(folder, _NAME, _written(_with_user(entries, user_id)))
+    groups = [(_GROUP, user.pw_gid)]
+    if status.st_gid == user.pw_gid:
+        groups.append((_OWNING_GROUP, _NO_ID))
+    os.setxattr(folder, _NAME, _written(_with_user(entries, user.pw_uid, groups)))
 
 
-def _with_user(entries: Mapping[tuple[int, int], int], user_id: int) -> _Acl:
-    """The list with one more who may pass; what the mask kept from others is kept from them by their own entries."""
+def _with_user(entries: Mapping[tuple[int, int], int], user_id: int, groups: Iterable[tuple[int, int]]) -> _Acl:
+    """The list with one more who may pass; what the mask kept from others is kept from them by their own entries.
+
+    `groups` are the entries by which the user was let in before: one of its own takes their place, so it has as much.
+    """
     mask = entries.get((_MASK, _NO_ID), 7)
     masked = {
         (tag, name): allowed & mask if tag in {_USER, _OWNING_GROUP, _GROUP} else allowed
         for (tag, name), allowed in entries.items()
     }
-    masked[_USER, user_id] = masked.get((_USER, user_id), 0) | _PASS
+    before = reduce(or_, (masked.get(group, 0) for group in groups))
+    masked[_USER, user_id] = masked.get((_USER, user_id), before) | _PASS
     masked[_MASK, _NO_ID] = 0
     for (tag, _), allowed in tuple(masked.items()):
         if tag in {_USER, _OWNING_GROUP, _GROUP}:

@@ -82,6 +82,15 @@ def test_what_is_open_already_is_left_as_it_is(home: Path, way: str) -> None:
     assert not [name for path in (home, home / "inner") for name in os.listxattr(path)]
 
 
+def test_who_may_list_a_folder_by_its_group_still_may(home: Path) -> None:
+    os.chown(home, -1, NOBODY.pw_gid)
+    home.chmod(0o750)
+    assert reads(NOBODY.pw_uid, home)
+    let_pass(home / "inner", NOBODY)
+    assert reads(NOBODY.pw_uid, home)
+    assert reads(NOBODY.pw_uid, home / "inner" / "file")
+
+
 def test_what_a_mask_kept_from_others_is_still_kept_from_them(home: Path) -> None:
     let_pass(home, pwd.struct_passwd(("stranger", "x", STRANGER, STRANGER, "", "/", "/bin/false")))
     home.chmod(0o700)  # which sets the mask of an access list, so that nobody passes any more
