@@ -1,7 +1,8 @@
 """passthrough: a transparent, native-format reverse proxy for AWS Bedrock with virtual keys.
 
 cli, keys_cli, ledger_cli, doctor  the command line; with bills: what AWS billed, for `reconcile`
-launch, workers       from settings to processes; with master_key and trial: the keys of a first start
+launch, workers       from settings to processes, child: one that migrates; with master_key and trial: the keys of a
+                      first start
 serving, inbound      sockets and signals; the server's side of a client's connection
 app                   the wiring
 proxy/                the data plane: the life of a call, one module a step
