@@ -40,6 +40,13 @@ _MOST_OUTPUT: Final = (
     ("anthropic.claude-3-5-", 8192),
     ("anthropic.claude-3-7-", 131_072),  # 128k with output-128k-2025-02-19
     ("anthropic.claude-3-", 4096),
+    # https://docs.claude.com/en/docs/about-claude/models/overview: 32k and 64k; what came later takes 128k
+    ("anthropic.claude-opus-4-2", 32_768),  # the date that follows
+    ("anthropic.claude-opus-4-1-", 32_768),
+    ("anthropic.claude-sonnet-4-2", 65_536),
+    ("anthropic.claude-sonnet-4-5-", 65_536),
+    ("anthropic.claude-haiku-4-5-", 65_536),
+    ("anthropic.claude-opus-4-5-", 65_536),
     ("anthropic.claude-instant", 4096),
     ("anthropic.claude-v2", 4096),
     ("amazon.titan-text-", 8192),

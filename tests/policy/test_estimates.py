@@ -40,9 +40,12 @@ def output(model: str, body: object, operation: str = "converse") -> int:
         (CLAUDE, "invoke", {"max_tokens": 1234, "system": '"max_tokens": 9'}, 1234),
         (CLAUDE, "invoke", b'{"max_tokens": 5, "max_tokens": 900}', 900),
         (CLAUDE, "invoke", b'{"max_tokens": 900, "max_tokens": 5}', 900),
-        (CLAUDE, "invoke", {"tools": [{"max_tokens": 5}]}, 131_072 + 1024),
+        (CLAUDE, "invoke", {"tools": [{"max_tokens": 5}]}, 65_536 + 1024),
+        ("global.anthropic.claude-opus-4-1-20250805-v1:0", "converse", {}, 32_768),
+        ("anthropic.claude-opus-4-20250514-v1:0", "converse", {}, 32_768),
+        ("us.anthropic.claude-opus-4-6-v1", "converse", {}, 131_072),
         (CLAUDE, "invoke", b'{"max_tokens": 9e2, "max_tokens": 5}', 900),
-        (CLAUDE, "invoke", b'{"max_tokens": 99999999, "max_tokens": 5}', 131_072),  # which AWS refuses
+        (CLAUDE, "invoke", b'{"max_tokens": 99999999, "max_tokens": 5}', 65_536),  # which AWS refuses
         (LLAMA, "invoke", {"prompt": "hi", "max_gen_len": 512}, 512),
         (LLAMA, "invoke", {"prompt": "hi"}, 8192),
         ("amazon.titan-text-express-v1", "invoke", {"textGenerationConfig": {"maxTokenCount": 30}}, 30),
