@@ -11,7 +11,7 @@ _PANELS = (
     ("lag_p99_ms", "frame lag p99, ms"),
     ("memory_idle_mb", "memory idle, MB"),
 )
-_COLOURS = {"passthrough": "#0b7285", "Envoy": "#868e96", "LiteLLM": "#c92a2a"}
+_COLOURS = {"passthrough": "#0b7285", "Envoy": "#868e96", "bare relay": "#ced4da", "LiteLLM": "#c92a2a"}
 _COLUMNS = 2
 _WIDTH, _LABEL, _BAR, _LINE, _MARGIN = 460, 130, 240, 22, 16
 _BROKEN = 10.0  # a bar this many times as long as the longest of the others is broken off
