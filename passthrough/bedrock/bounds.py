@@ -81,7 +81,7 @@ _MOST_CHOICES: Final = 128  # OpenAI's bound on `n`; a larger figure is refused 
 # What in a body says that not all of it is text; each call looks for these.
 _MARKS: Final = (
     *(b'"bytes"', b'"s3Location"', b'"base64"', b'"s3Uri"', b'"image_url"', b'"video_url"', b'"audio_url"'),
-    *(b'"input_audio"', b'"input_video"', b'"file_'),
+    *(b'"input_audio"', b'"input_video"', b'"file_', b'"url"'),
 )
 _MARKS_OF_CONVERSE: Final = _MARKS[:2]
 _MARKS_OF_EMBEDDING: Final = (*_MARKS, b'"inputImage"', b'"images"')
@@ -123,12 +123,14 @@ _decode_converse = msgspec.json.Decoder(_Converse).decode
 class Frame:
     """What an operation with a model can use at most, before its body is looked at.
 
-    `free`: AWS charges nothing for it. `elsewhere`: the text that the model gets is AWS's to find, so the body tells
-    nothing of it. `boundless`: nor does anything tell how often AWS runs the model, or on how much. `single`: there is
-    one answer, whatever the body asks for.
+    `free`: AWS charges nothing for it. `guards`: it runs no model and uses no tokens; AWS charges by the length of a
+    text. `elsewhere`: the text that the model gets is AWS's to find, so the body tells nothing of it. `boundless`: nor
+    does anything tell how often AWS runs the model, or on how much. `single`: there is one answer, whatever the body
+    asks for.
     """
 
     free: bool
+    guards: bool
     elsewhere: bool
     boundless: bool
     converse: bool
@@ -157,17 +159,20 @@ def frame_of(operation: Operation, model: str | None) -> Frame:
 def _frame(operation: Operation, model: str | None) -> Frame:
     converse = operation.name in {"Converse", "ConverseStream"}
     claude = model is not None and "claude" in model
-    runs_none = operation.model_place is ModelPlace.NONE and operation.name not in _GUARDS
-    most_output = _most_output(model)
+    guards = operation.name in _GUARDS
+    runs_none = operation.model_place is ModelPlace.NONE and not guards
+    most_output = 0 if guards else _most_output(model)
     marks = _MARKS if most_output else _MARKS_OF_EMBEDDING
     return Frame(
         free=operation.name in _COUNTS_ONLY or runs_none,
-        elsewhere=operation.model_place not in _RUNS_MODEL or (model is not None and ":prompt/" in model),
+        guards=guards,
+        elsewhere=not guards
+        and (operation.model_place not in _RUNS_MODEL or (model is not None and ":prompt/" in model)),
         boundless=operation.service == "bedrock-agent-runtime" or operation.name == "StartAsyncInvoke",
         converse=converse,
         claude=claude,
         single=converse or claude,
-        window=_window(model),
+        window=0 if guards else _window(model),
         most_output=most_output,
         marks=_MARKS_OF_CONVERSE if converse else marks,
         fetching=_FETCHING_OF_RESPONSES if operation.name == "OpenAIResponses" else _FETCHING,

@@ -52,7 +52,6 @@ class _Dearest:
 
 
 _FREE: Final = Bound(0, 0)
-_GUARDS: Final = frozenset({"ApplyGuardrail", "InvokeGuardrailChecks"})
 _UNSEEN: Final = _Dearest((), {})
 _ANYTHING: Final = Usage(input_tokens=1, source="body")
 _NOTHING_DUE: Final = _Dearest(((-1, 0, 0),), {})  # capacity that is paid by the hour
@@ -101,7 +100,7 @@ class Estimates:
         self, call: Call, entry: Entry, frame: Frame, body: Body | None, tokens_in: int, tokens_out: int
     ) -> int | None:
         model = entry.billed_model or entry.model
-        if call.operation.name in _GUARDS:
+        if frame.guards:
             cost = self._guardrail(entry, entry.request_bytes or len(body or b""))
         elif model is None:
             return None

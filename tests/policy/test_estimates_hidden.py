@@ -101,6 +101,12 @@ def test_a_film_that_is_named_by_its_address_counts_by_the_whole_window() -> Non
     assert bound(NOVA, body, "invoke").tokens == 300_000 + 1
 
 
+def test_a_document_that_is_named_by_its_address_counts_by_the_whole_window() -> None:
+    document = {"type": "document", "source": {"type": "url", "url": "https://example.com/a.pdf"}}
+    body = {"max_tokens": 1, "messages": [{"role": "user", "content": [document]}]}
+    assert bound("anthropic.claude-haiku-4-5-20251001-v1:0", body, "invoke").tokens == 200_000 + 1
+
+
 def test_the_pictures_of_a_conversation_that_is_called_input_count_by_the_piece() -> None:
     picture = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * 90_000}
     body = {"model": "openai.gpt-5.6-sol", "max_output_tokens": 1, "input": [{"role": "user", "content": [picture]}]}
