@@ -20,7 +20,9 @@ _PACKED: Final = frozenset(
 
 _CONVERSATION: Final = "input"  # what the Responses API calls it: a list or a text; of a tool it is an object
 # Where a tool's own JSON stands, or an answer's schema, which the model reads as text, whatever it looks like.
-_TOOLS_OWN: Final = frozenset({"json", _CONVERSATION, "inputSchema", "input_schema", "parameters", "schema"})
+_TOOLS_OWN: Final = frozenset(
+    {"json", _CONVERSATION, "inputSchema", "input_schema", "parameters", "arguments", "schema"}
+)
 # What holds the base64 of a picture, in all shapes.
 _DATA: Final = frozenset({"bytes", "data", "url", "image_url"}) | _EMBEDDED
 

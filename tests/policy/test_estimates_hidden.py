@@ -88,6 +88,7 @@ def test_of_what_aws_runs_as_often_as_it_likes_no_bound_is_known(path: str) -> N
         (NOVA, "converse", {"toolUse": {"input": {"image": {"bytes": "x" * 90_000}}}}),
         (CLAUDE, "invoke", {"type": "tool_use", "input": {"type": "image", "data": "x" * 90_000, "base64": 1}}),
         (CLAUDE, "invoke", {"type": "image", "source": {"type": "base64", "data": "A"}, "title": "x" * 90_000}),
+        ("openai.gpt-oss-20b-1:0", "invoke", {"arguments": {"image": {"url": "x" * 90_000}}, "image_url": 1}),
     ],
 )
 def test_a_text_within_what_looks_like_a_picture_counts_as_text(model: str, operation: str, block: object) -> None:
