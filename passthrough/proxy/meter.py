@@ -6,6 +6,7 @@ it cannot read it gives up on, says so in `gave_up`, and the call has no usage.
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 import msgspec
@@ -26,6 +27,7 @@ from passthrough.bedrock.usage import (
     of_document,
     overlay,
     policy_units,
+    read_converse,
     read_document,
     with_own_model,
 )
@@ -116,7 +118,7 @@ class _Json(Meter):
     def _document(self) -> tuple[Document | None, bool]:
         """Return what bears on usage, and whether the object came to its end."""
         if self._sieve is None:
-            document = read_document(self._held)
+            document = self._read_whole(self._held)
             if document is not None:
                 return document, True
             # Cut or garbled: the sieve finds what was whole.
@@ -129,13 +131,24 @@ class _Json(Meter):
     def _settle(self) -> Usage:
         document, closed = self._document()
         usage = self._read_usage(document) if document is not None else NOTHING
-        usage = overlay(usage, self._from_headers)
-        if self._from_headers.reported:
-            return msgspec.structs.replace(usage, source="headers")
+        if self._from_headers is not NOTHING:
+            usage = overlay(usage, self._from_headers)
+            if self._from_headers.reported:
+                return msgspec.structs.replace(usage, source="headers")
         return msgspec.structs.replace(usage, source="body" if usage.reported else "none", complete=closed)
+
+    def _read_whole(self, answer: bytes | bytearray) -> Document | None:
+        return read_document(answer)
 
     def _read_usage(self, document: Document) -> Usage:
         return of_document(document)
+
+
+class _ConverseJson(_Json):
+    """Converse's, which nearly always has the one shape."""
+
+    def _read_whole(self, answer: bytes | bytearray) -> Document | None:
+        return read_converse(answer)
 
 
 class _ShapedJson(_Json):
@@ -248,12 +261,19 @@ def meter(call: Call, status: int, fields: Mapping[str, str], request: Body = b"
     """
     if not 200 <= status < 300:  # noqa: PLR2004  # only a success consumes: errors carry no usage
         return Meter()
-    content_type = fields.get("content-type", "").partition(";")[0].strip().lower()
-    inner = _by_shape(call, content_type, fields, request)
-    encoding = fields.get("content-encoding", "identity").strip().lower()
-    if encoding in {"identity", ""} or type(inner) in {Meter, _Known}:
+    inner = _by_shape(call, _media_type(fields.get("content-type", "")), fields, request)
+    encoding = fields.get("content-encoding")
+    if encoding is None or type(inner) in {Meter, _Known}:
+        return inner
+    encoding = encoding.strip().lower()
+    if encoding in {"identity", ""}:
         return inner
     return _Compressed(inner) if encoding in COMPRESSED else _Unreadable(inner)
+
+
+@lru_cache(maxsize=64)  # a few are all there are
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 def _by_shape(call: Call, content_type: str, fields: Mapping[str, str], request: Body) -> Meter:
@@ -264,7 +284,7 @@ def _by_shape(call: Call, content_type: str, fields: Mapping[str, str], request:
         return _ServerSent() if content_type == "text/event-stream" else _ShapedJson()
     match name:
         case "Converse":
-            return _Json()
+            return _ConverseJson()
         case "InvokeModel":
             return _invoked(call, fields, request)
         case "ApplyGuardrail" | "InvokeGuardrailChecks":

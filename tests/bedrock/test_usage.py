@@ -1,17 +1,22 @@
 """The spellings of usage, one by one; whole answers are in tests/proxy/test_meter.py."""
 
+import json
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from passthrough.bedrock.usage import (
     MEMBERS,
     NOTHING,
     Usage,
     counts,
+    of_document,
     overlay,
     policy_units,
+    read_converse,
     read_document,
     tier_of,
     with_own_model,
@@ -102,3 +107,55 @@ def test_nothing_reported_is_not_zero() -> None:
     assert not NOTHING.reported
     assert Usage(input_tokens=0).reported
     assert Usage(units={"images": 1.0}).reported
+
+
+_NAMES = (
+    *("inputTokens", "outputTokens", "totalTokens", "inputTokenCount", "prompt_tokens", "input_tokens"),
+    *("cacheReadInputTokens", "cacheReadInputTokenCount", "cacheWriteInputTokens", "cacheWriteInputTokenCount"),
+)
+_values = st.one_of(
+    st.integers(0, 5), st.none(), st.booleans(), st.sampled_from([-1, 2.0, 0.5, 2**31 - 1, 2**31, 1e300, "1", [], {}])
+)
+_details = st.lists(st.fixed_dictionaries({"ttl": st.sampled_from(["5m", "1h"]), "inputTokens": _values}), max_size=2)
+_usages = st.one_of(
+    st.fixed_dictionaries(
+        {"inputTokens": st.integers(0, 9), "outputTokens": st.integers(0, 9)},
+        optional={**dict.fromkeys(_NAMES[2:], _values), "serverToolUsage": st.just({}), "cacheDetails": _details},
+    ),
+    st.dictionaries(st.sampled_from(_NAMES), _values),
+    _values,
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "usage": _usages,
+            "serviceTier": st.sampled_from([{"type": "flex"}, "flex", None]),
+            "trace": st.just({"promptRouter": {"invokedModelId": "anthropic.x"}}),
+            "metadata": st.just({"usage": {"inputTokens": 7}}),
+            "stopReason": st.text(max_size=3),
+        },
+    )
+)
+def test_the_short_way_to_read_converse_finds_what_the_long_one_does(answer: dict[str, Any]) -> None:
+    raw = json.dumps(answer).encode()
+    short, long = read_converse(raw), read_document(raw)
+    assert short is not None
+    assert long is not None
+    assert of_document(short) == of_document(long)
+
+
+def test_the_usual_usage_of_converse_goes_the_short_way() -> None:
+    counts = {"cacheReadInputTokens": 3, "cacheReadInputTokenCount": 3, "inputTokens": 1, "outputTokens": 2}
+    document = read_converse(json.dumps({"usage": {**counts, "serverToolUsage": {}, "totalTokens": 6}}).encode())
+    assert document is not None
+    assert not isinstance(document.usage, dict)
+    assert of_document(document) == Usage(input_tokens=1, output_tokens=2, cache_read_tokens=3)
+
+
+@pytest.mark.parametrize("raw", [b"", b"[]", b'{"usage":{"inputTokens":1,"outputTokens":2}', b"\xff", b"{" * 5000])
+def test_the_short_way_reads_no_more_than_the_long_one(raw: bytes) -> None:
+    assert read_converse(raw) is None
+    assert read_document(raw) is None
