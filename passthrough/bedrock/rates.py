@@ -7,6 +7,7 @@ from decimal import Decimal
 from passthrough.bedrock.usage import Usage
 
 _MILLION = 6  # decimal places: rates are per million tokens
+_NOTHING = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,23 +71,21 @@ def cost(price: Price, usage: Usage) -> Decimal | None:
     Cached tokens of a model that has no price for them are charged as the next wider kind (writes for an hour
     as writes, reads and writes as input), as genai-prices does.
     """
-    read, written = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
-    hour = min(usage.cache_write_1h_tokens or 0, written)
-    rates = price.rates_at((usage.input_tokens or 0) + read + written)
-    write_rate = _either(rates.cache_write, rates.input)
-    total = Decimal(0)
-    for tokens, rate in (
-        (usage.input_tokens, rates.input),
-        (usage.output_tokens, rates.output),
-        (read, _either(rates.cache_read, rates.input)),
-        (written - hour, write_rate),
-        (hour, _either(rates.cache_write_1h, write_rate)),
-    ):
-        if not tokens:
-            continue
-        if rate is None:
-            return None
-        total += tokens * rate
+    taken, read, written = usage.input_tokens or 0, usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
+    rates = price.rates_at(taken + read + written)
+    used = [(taken, rates.input), (usage.output_tokens or 0, rates.output)]
+    if read or written:  # most calls have none, and every call comes by here
+        hour = min(usage.cache_write_1h_tokens or 0, written)
+        write_rate = _either(rates.cache_write, rates.input)
+        used.append((read, _either(rates.cache_read, rates.input)))
+        used.append((written - hour, write_rate))
+        used.append((hour, _either(rates.cache_write_1h, write_rate)))
+    total = _NOTHING
+    for tokens, rate in used:
+        if tokens:
+            if rate is None:
+                return None
+            total += tokens * rate
     total = total.scaleb(-_MILLION)
     for name, count in usage.units.items():
         if not count:

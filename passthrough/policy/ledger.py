@@ -84,7 +84,7 @@ class Entry(msgspec.Struct, array_like=True, gc=False, kw_only=True):
         self.cache_write_tokens = usage.cache_write_tokens
         self.cache_write_1h_tokens = usage.cache_write_1h_tokens
         self.usage_source = usage.source
-        self.units = dict(usage.units) or None
+        self.units = dict(usage.units) if usage.units else None
         self.tier = usage.tier
         self.latency = usage.latency
         self.by_model = usage.by_model
