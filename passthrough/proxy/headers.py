@@ -155,26 +155,29 @@ def answer_head(headers: RawHeaders) -> AnswerHead:
     fields: dict[str, str] = {}
     named = frozenset[bytes]()
     for name, value in headers:
-        lowered = _lowered.get(name) or _lower(name)
+        lowered, start = _answered.get(name) or _name_of_answer(name)
         fields[lowered] = value.decode("latin-1")
-        if lowered in _BETWEEN_NEIGHBOURS:
-            if lowered == "connection":
-                named |= _listed(value)
-        else:
-            lines.append(b"%b: %b\r\n" % (name, value))
+        if start:
+            lines.append(start + value)
+        elif lowered == "connection":
+            named |= _listed(value)
     if named and (hidden := named - _ABOUT_THE_CONNECTION):
         lines = [line for line in lines if line.split(b":", 1)[0].lower() not in hidden]
-    return AnswerHead(b"".join(lines), fields)
+    lines.append(b"")
+    return AnswerHead(b"\r\n".join(lines), fields)
 
 
-_lowered: dict[bytes, str] = {}  # names of answers' fields, which AWS writes in some dozens of ways
+# Names of answers' fields, which AWS writes in some dozens of ways: in lower case, and how their line for the client
+# starts, empty where there is none.
+_answered: dict[bytes, tuple[str, bytes]] = {}
 
 
-def _lower(name: bytes) -> str:
+def _name_of_answer(name: bytes) -> tuple[str, bytes]:
     lowered = name.decode("latin-1").lower()
-    if len(_lowered) < _REMEMBERED_NAMES and len(name) <= _REMEMBERED_LENGTH:
-        _lowered[name] = lowered
-    return lowered
+    found = lowered, b"" if lowered in _BETWEEN_NEIGHBOURS else name + b": "
+    if len(_answered) < _REMEMBERED_NAMES and len(name) <= _REMEMBERED_LENGTH:
+        _answered[name] = found
+    return found
 
 
 @lru_cache(maxsize=64)  # `keep-alive` and `close`, mostly
