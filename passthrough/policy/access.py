@@ -48,16 +48,14 @@ def check_operation(key: VirtualKey, call: Call) -> None:
 
 def check_region(key: VirtualKey, region: str, named: Iterable[str] = ()) -> None:
     """Refuse a region that is not in `allowed_regions`: where the call goes, and those of ARNs that it names."""
+    if not key.allowed_regions:
+        return
     for name in named:
         _require_region(key, name)
-    if key.allowed_regions and not any(matches(pattern, region) for pattern in key.allowed_regions):
+    if not any(matches(pattern, region) for pattern in key.allowed_regions):
         raise forbidden(
             f"The virtual key may not use the region {region}: ask your administrator to add it to allowed_regions."
         )
-
-
-def is_restricted(key: VirtualKey) -> bool:
-    return any(key.model_lists) or bool(key.models)
 
 
 def is_listed(key: VirtualKey, model: str) -> bool:
@@ -68,14 +66,14 @@ def is_listed(key: VirtualKey, model: str) -> bool:
 def needs_body(key: VirtualKey, call: Call) -> bool:
     """Whether the body has to be seen before the call may go up: it can name models, which can be ARNs of a region."""
     operation = call.operation
-    return (is_restricted(key) or bool(key.allowed_regions)) and bool(
-        operation.model_place is ModelPlace.BODY or operation.body_models or operation.body_resources
-    )
+    if not (key.restricted or key.allowed_regions):
+        return False
+    return bool(operation.body_models or operation.body_resources) or operation.model_place is ModelPlace.BODY
 
 
 def check_headers(key: VirtualKey, call: Call, names: Collection[str]) -> None:
     """Refuse header fields that could make another request of the one that is judged; `names` ignores case."""
-    if not (is_restricted(key) or key.allowed_routes or key.allowed_regions):
+    if not (key.restricted or key.allowed_routes or key.allowed_regions):
         return
     for name in _REDIRECTING:
         if name in names:
@@ -94,7 +92,7 @@ def check_model(key: VirtualKey, call: Call, stands_for: str | None = None) -> N
             "The virtual key is limited to certain regions and this operation is not known to tell where its model "
             "runs: use another operation, or a key without allowed_regions."
         )
-    if not is_restricted(key):
+    if not key.restricted:
         return
     match call.operation.model_place:
         case ModelPlace.PATH:
@@ -124,7 +122,7 @@ def check_body(key: VirtualKey, call: Call, body: Body) -> None:
     for value in (*named, *resources):
         _require(key, value)
         _require_region(key, value)
-    if is_restricted(key) and operation.model_place is ModelPlace.BODY and not named and not resources:
+    if key.restricted and operation.model_place is ModelPlace.BODY and not named and not resources:
         raise forbidden(
             "The virtual key is limited to certain models and the body names none: name the model in the body."
         )

@@ -31,7 +31,7 @@ class VirtualKey:
     for all; `model_lists` are all lists that bind (the key's, its user's, its team's): every one must allow.
     `aliases` turns a name that the client uses into a model id. `region` is pinned, `allowed_regions` are
     patterns. `limits` are the key's and its owners'. `expires_at` is in seconds since 1970. `blocked_by` names
-    whose block it is.
+    whose block it is. `restricted`: whether any list binds, found out once for all the calls that ask.
     """
 
     key_id: str
@@ -54,6 +54,10 @@ class VirtualKey:
     blocked: bool = False
     blocked_by: str = ""
     is_master: bool = False
+    restricted: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "restricted", any(self.model_lists) or bool(self.models))
 
 
 MASTER: Final = VirtualKey(key_id="master", key_name="master", key_alias="master", is_master=True)

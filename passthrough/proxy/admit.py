@@ -51,7 +51,8 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
     needs_body: bool
 
     def check(self, body: Body) -> None:
-        access.check_body(self.key, self.call, body)
+        if self.needs_body:
+            access.check_body(self.key, self.call, body)
 
 
 class Admit:
@@ -90,20 +91,19 @@ class Admit:
             call = _in_place_of_alias(call, key.aliases[asked])
             access.check_model(key, call, asked)  # the list may name the alias as well as the model
         else:
-            access.check_model(key, call, await self._stands_for(key, call))
+            stands_for = await self._stands_for(key, asked) if asked is not None and PROFILE in asked else None
+            access.check_model(key, call, stands_for)
         region = self._region(key, call, scope_region, headers)
         access.check_region(key, region, call.labels.values())
         if key.needs_end_user and not end_user:
             raise invalid("The virtual key asks for the end user: send x-litellm-customer-id.", param="user")
         return Admission(key, call, region, access.needs_body(key, call))
 
-    async def _stands_for(self, key: VirtualKey, call: Call) -> str | None:
+    async def _stands_for(self, key: VirtualKey, profile: str) -> str | None:
         """What a profile stands for: known for a key that is judged by it, else begun to be found out."""
-        if call.model is None or PROFILE not in call.model:
-            return None
-        if not access.is_listed(key, call.model) or any(limit.model for limit in key.limits):
-            return await self._profiles.resolve(call.model)
-        self._profiles.look_up(call.model)
+        if not access.is_listed(key, profile) or any(limit.model for limit in key.limits):
+            return await self._profiles.resolve(profile)
+        self._profiles.look_up(profile)
         return None
 
     def _region(self, key: VirtualKey, call: Call, scope_region: str | None, headers: Mapping[str, str]) -> str:
