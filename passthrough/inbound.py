@@ -5,7 +5,7 @@ Where it touches a private corner of aiohttp, tests/journeys and tests/adversity
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Any
 
@@ -92,9 +92,9 @@ class Protocol(web.RequestHandler):
             )
         return self._refuse(refusal)
 
-    async def finish_response(
+    def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
+    ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
         """Answer in our shape where aiohttp itself says no: to a target that is no path, to an odd expectation."""
         if isinstance(resp, web.HTTPException):
             code = "UnknownOperationException" if resp.status == HTTPStatus.NOT_FOUND else "ValidationException"
@@ -103,7 +103,7 @@ class Protocol(web.RequestHandler):
         if self._ends:
             resp.force_close()
             self._close = request.content.is_eof()  # else aiohttp reads the rest of it first
-        return await super().finish_response(request, resp, start_time)
+        return super().finish_response(request, resp, start_time)
 
     def _refuse(self, refusal: Refusal) -> web.Response:
         self._refused(refusal.status)

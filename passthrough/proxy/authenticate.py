@@ -64,6 +64,12 @@ class Authenticate:
         self._master_digest = master_digest
         self._places = (key_header, *_PLAIN_PLACES) if key_header else _PLAIN_PLACES
 
+    def known(self, headers: Mapping[str, str]) -> Caller | None:
+        """Return the caller whose key is known in this process: nearly every one, without a task's detour."""
+        secret, region = self._presented(headers)
+        key = self._directory.cached(digest(secret))
+        return Caller(key, secret, region) if key is not None else None
+
     async def __call__(self, headers: Mapping[str, str]) -> Caller:
         """Find the caller; raises 401 for no or an unknown key, `Unavailable` while nobody can tell.
 

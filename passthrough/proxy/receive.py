@@ -8,7 +8,7 @@ call ends: a stale connection is tried again with it, and the meter may have to 
 import asyncio
 from hashlib import sha256
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import RequestPayloadError
 
@@ -56,21 +56,28 @@ class Receive:
         hashed = _hash_of_client(request)
         if hashed and length and not whole and not request.content.is_eof():
             return Payload(None, length, hashed, hash_is_the_clients=True)
-        body = await self._read(request, length or 0)
+        content = request.content
+        body = self._at_hand(content) if content.is_eof() else await self._read(request, length or 0)
         if hashed:
             return Payload(body, len(body), hashed, hash_is_the_clients=True)
         return Payload(body, len(body), sha256(body).hexdigest() if body else EMPTY_SHA256, hash_is_the_clients=False)
 
-    async def _read(self, request: web.BaseRequest, announced: int) -> Body:
-        content = request.content
+    def _at_hand(self, content: StreamReader) -> bytes:
+        """Take a body that came with its head, as small ones do."""
         try:
-            if content.is_eof():  # small bodies come with their head
-                small = content.read_nowait()
-                if len(small) > self._max_bytes:
-                    raise self._too_large()
-                if len(small) > UNCOUNTED_BYTES:
-                    self._hold(len(small))
-                return small
+            body = content.read_nowait()
+        except (RequestPayloadError, HttpProcessingError):
+            raise _malformed() from None
+        except ConnectionError as error:
+            raise ClientGone from error
+        if len(body) > self._max_bytes:
+            raise self._too_large()
+        if len(body) > UNCOUNTED_BYTES:
+            self._hold(len(body))
+        return body
+
+    async def _read(self, request: web.BaseRequest, announced: int) -> Body:
+        try:
             self._require_room(announced)  # before a byte is read; but only what has come is counted: talk is cheap
             return await self._collect(request)
         except TimeoutError:
@@ -78,7 +85,7 @@ class Receive:
                 408, "RequestTimeoutException", f"No byte of the body arrived for {self._stall_seconds:g} seconds."
             ) from None
         except (RequestPayloadError, HttpProcessingError):
-            raise invalid("The body is malformed or shorter than announced: send it as its headers say.") from None
+            raise _malformed() from None
         except ConnectionError as error:
             raise ClientGone from error
 
@@ -114,6 +121,10 @@ class Receive:
 
     def _too_large(self) -> Refusal:
         return too_large(f"The body is larger than {self._max_bytes} bytes, which is the limit of this proxy.")
+
+
+def _malformed() -> Refusal:
+    return invalid("The body is malformed or shorter than announced: send it as its headers say.")
 
 
 def _hash_of_client(request: web.BaseRequest) -> str | None:

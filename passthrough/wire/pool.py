@@ -70,20 +70,26 @@ class Pool:
             for connection in (*host.idle, *host.busy):
                 connection.abort()
 
+    def idle(self, address: Address) -> Connection | None:
+        """Lend the idle connection that was used last, where there is one."""
+        host = self._hosts.get(address)
+        while host is not None and host.idle:
+            connection, _ = host.idle.popitem()
+            if connection.open:
+                host.busy.add(connection)
+                return connection
+        return None
+
     async def acquire(self, address: Address, *, fresh: bool = False) -> Connection:
         """An open connection, the most recently used idle one unless `fresh`.
 
         Raises `Unavailable` when none can be opened within the connect time or the bound is reached.
         """
+        if not fresh and (connection := self.idle(address)) is not None:
+            return connection
         host = self._hosts.get(address)
         if host is None:
             host = self._hosts[address] = _Host()
-        if not fresh:
-            while host.idle:
-                connection, _ = host.idle.popitem()
-                if connection.open:
-                    host.busy.add(connection)
-                    return connection
         if host.count() >= self._limits.connections_per_address:
             raise Unavailable(
                 "The upstream cannot be reached at the moment, try again.",
