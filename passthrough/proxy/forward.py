@@ -6,7 +6,8 @@ bills the whole answer anyway, and only its last bytes tell how much that is.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Literal, Protocol
 
@@ -33,53 +34,40 @@ class Meter(Protocol):
     def feed(self, data: bytes) -> None: ...
 
 
-class Answer:
+class Answer(ABC):
     """Follows one answer (the relay's `Observer`): head, bytes, end.
 
-    `begins` is told status and fields, and returns the meter for what follows and the lines to add for the client;
-    `ends` is called when the answer is whole, before its last byte is given to the client; `left` when the
-    client has gone before that. `interrupted` is what an event stream is told when it is cut, `keeps_open`
-    whether the client's connection may go on, unless the server is `draining` by the time the head goes out.
+    `keeps_open`: whether the client's connection may go on. `asked`: whether the whole request went up.
     """
 
-    __slots__ = (
-        "_begins",
-        "_draining",
-        "_ends",
-        "_event_stream",
-        "_interrupted",
-        "_meter",
-        "asked",
-        "keeps_open",
-        "left",
-        "received_bytes",
-    )
+    __slots__ = ("_event_stream", "_meter", "asked", "keeps_open", "received_bytes")
 
-    def __init__(
-        self,
-        *,
-        begins: Callable[[int, Mapping[str, str]], tuple[Meter, bytes]],
-        ends: Callable[[], None],
-        left: Callable[[], None],
-        interrupted: bytes,
-        keeps_open: bool,
-        draining: Callable[[], bool],
-    ) -> None:
-        self._begins = begins
-        self._ends = ends
-        self.left = left
-        self._interrupted = interrupted
+    def __init__(self, *, keeps_open: bool) -> None:
         self.keeps_open = keeps_open
-        self._draining = draining
         self._meter: Meter | None = None
         self._event_stream = False
         self.received_bytes = 0
-        self.asked = False  # whether the whole request went up
+        self.asked = False
+
+    @abstractmethod
+    def begins(self, status: int, fields: Mapping[str, str]) -> tuple[Meter, bytes]:
+        """Return the meter for what follows and the lines to add for the client; may take back `keeps_open`."""
+
+    @abstractmethod
+    def completed(self) -> None:
+        """The answer is whole; called before its last byte is given to the client."""
+
+    @abstractmethod
+    def left(self) -> None:
+        """The client has gone before that."""
+
+    @abstractmethod
+    def interruption(self) -> bytes:
+        """What an event stream is told when it is cut."""
 
     def head(self, head: Head) -> tuple[bytes, bool]:
         told = answer_head(head.headers)
-        self._meter, added = self._begins(head.status, told.fields)
-        self.keeps_open = self.keeps_open and not self._draining()
+        self._meter, added = self.begins(head.status, told.fields)
         if not self.keeps_open:
             added += b"Connection: close\r\n"
         self._event_stream = told.fields.get("content-type", "").startswith(EVENT_STREAM)
@@ -95,13 +83,10 @@ class Answer:
         if self._meter is not None:
             self._meter.feed(data)
 
-    def completed(self) -> None:
-        self._ends()
-
     def last_words(self) -> bytes:
         """An exception frame, where the client is an event-stream reader and stands between two frames."""
         if self._event_stream and self._meter is not None and self._meter.at_boundary:
-            return self._interrupted
+            return self.interruption()
         return b""
 
 
@@ -154,7 +139,7 @@ class Forward:
         `ClientGone`. A failure inside an answer is not raised, because nothing can be answered any more: the
         client's connection was cut, and `UpstreamFailure` is kept in the record by `answer` not ending.
         """
-        connection = await self._pool.acquire(outgoing.address)
+        connection = self._pool.idle(outgoing.address) or await self._pool.acquire(outgoing.address)
         stale = connection.exchanges > 0
         relay = await self._exchange(connection, outgoing, request, answer)
         if isinstance(relay.error, NoAnswer) and stale and outgoing.body is not None:

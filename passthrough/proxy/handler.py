@@ -20,7 +20,7 @@ from passthrough.proxy.authenticate import Authenticate
 from passthrough.proxy.forward import Answer, Forward, Relayed
 from passthrough.proxy.headers import RequestHeaders
 from passthrough.proxy.meter import Meter, meter
-from passthrough.proxy.outgoing import Compose, Outgoing, Payload
+from passthrough.proxy.outgoing import Compose, Outgoing
 from passthrough.proxy.receive import Receive
 from passthrough.proxy.record import Record, Recorder
 from passthrough.proxy.refuse import refuse
@@ -56,48 +56,25 @@ class Handler:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a coroutine runs in a task
+        record = self.record.open(request)  # 7, opened first and closed last
         self.calls.add(task)
         try:
-            with self.record.open(request) as record:  # 7, opened first and closed last
-                return await self._answered(request, record)
+            return await self._serve(request, record)
+        except Exception as error:  # noqa: BLE001  # told apart there; a bug of ours ends a call like anything else
+            return _in_place_of(error, record)
+        except asyncio.CancelledError:
+            record.client_gone() if request.transport is None else record.cut()
+            raise
         finally:
             self.calls.discard(task)
             if self.receive.held:
                 self.receive.give_back(task)
-
-    def is_draining(self) -> bool:
-        return self.draining
+            record.close()
 
     async def drained(self) -> None:
         """Wait until no call is open, those of clients that left included."""
         while self.calls:
             await asyncio.wait(tuple(self.calls))
-
-    async def _answered(self, request: web.BaseRequest, record: Record) -> web.StreamResponse:
-        """Serve the call; turn every way of failing into its answer."""
-        try:
-            return await self._serve(request, record)
-        except Refusal as refusal:
-            if isinstance(refusal, Unavailable):
-                _log.warning("unavailable", extra={"cause": refusal.cause, "call_id": record.entry.call_id})
-            record.refused(refusal)
-            return refuse(refusal, record.entry.call_id)
-        except UpstreamFailure as failure:
-            _log.warning("upstream failed", extra={"cause": str(failure), "call_id": record.entry.call_id})
-            theirs = _as_refusal(failure)
-            record.refused(theirs, outcome="upstream_error")
-            return refuse(theirs, record.entry.call_id)
-        except ClientGone:
-            record.client_gone()
-            return Relayed(keep_alive=False)
-        except asyncio.CancelledError:
-            record.client_gone() if request.transport is None else record.cut()
-            raise
-        except Exception:  # noqa: BLE001  # a bug of ours is answered and logged like any other end of a call
-            _log.exception("a call failed for a reason of ours", extra={"call_id": record.entry.call_id})
-            fault = Refusal(500, "InternalServerException", "The proxy failed to serve the call; its log says why.")
-            record.refused(fault)
-            return refuse(fault, record.entry.call_id)
 
     async def _serve(self, request: web.BaseRequest, record: Record) -> web.StreamResponse:
         entry = record.entry
@@ -106,7 +83,7 @@ class Handler:
         entry.service, entry.operation = call.operation.service, call.operation.name or None
         entry.model, entry.stream = call.model, call.operation.streams
 
-        caller = await self.authenticate(request.headers)  # 2
+        caller = self.authenticate.known(request.headers) or await self.authenticate(request.headers)  # 2
         record.belongs_to(caller.key, caller.secret)
         caller.check_address(call)
 
@@ -123,7 +100,8 @@ class Handler:
 
         outgoing = await self._sign(request, admission, caller.secret, record)  # 4
 
-        answer = self._answer(request, admission, record, outgoing.body or b"")  # 6, fed while 5 relays
+        answer = _CallsAnswer(self, request, admission, record, outgoing.body)  # 6, fed while 5 relays
+        record.answer = answer
         response = await self.forward(outgoing, request, answer)  # 5
         if not record.closed:
             record.cut()
@@ -142,43 +120,77 @@ class Handler:
         if payload.body is not None:
             admission.check(payload.body)
             record.request_body(call.operation, payload.body)
-        await self._reserve(admission, record, payload)
+        # Held to its limits: the record gives back or settles what it holds, however the call ends.
+        asked = admission.key, record.entry, call, payload.body, payload.length
+        hold = self.limits.reserve(*asked)
+        record.hold = hold if hold is not None else await self.limits.acquire(*asked)
         forwarded = self.headers.choose(request.raw_headers, secret)
         return self.compose(request.method, call, admission.region, forwarded, payload)
 
-    async def _reserve(self, admission: Admission, record: Record, payload: Payload) -> None:
-        """Hold the call to its limits; the record gives back or settles what it holds, however the call ends."""
-        asked = admission.key, record.entry, admission.call, payload.body, payload.length
-        hold = self.limits.reserve(*asked)
-        record.hold = hold if hold is not None else await self.limits.acquire(*asked)
 
-    def _answer(self, request: web.BaseRequest, admission: Admission, record: Record, body: Body) -> Answer:
-        entry = record.entry
+class _CallsAnswer(Answer):
+    """The answer of a call: its head begins the metering, its end closes the record."""
 
-        added = b"x-passthrough-call-id: %b\r\n" % entry.call_id.encode()
-        added += self.limits.header_lines(record.hold, admission.call.model)
+    __slots__ = ("_added", "_admission", "_handler", "_record", "_request_body")
 
-        def begins(status: int, fields: Mapping[str, str]) -> tuple[Meter, bytes]:
-            record.answer_begins()
-            entry.status = status
-            entry.upstream_request_id = fields.get("x-amzn-requestid")
-            if status >= FIRST_ERROR and (code := fields.get("x-amzn-errortype")):
-                entry.error_type = code.split(":", 1)[0]
-            counted = meter(admission.call, status, fields, body)
-            record.usage = counted.usage
-            return counted, added
-
-        answer = Answer(
-            begins=begins,
-            ends=record.close,
-            left=record.client_gone,
-            interrupted=INTERRUPTED,
-            keeps_open=request.keep_alive and request.version >= HttpVersion11,
-            draining=self.is_draining,
+    def __init__(
+        self, handler: Handler, request: web.BaseRequest, admission: Admission, record: Record, body: Body | None
+    ) -> None:
+        super().__init__(keeps_open=request.keep_alive and request.version >= HttpVersion11)
+        self._handler = handler
+        self._admission = admission
+        self._record = record
+        self._request_body = body or b""
+        # limits as they are now, not when the answer comes
+        self._added = b"x-passthrough-call-id: %b\r\n%b" % (
+            record.entry.call_id.encode(),
+            handler.limits.header_lines(record.hold, admission.call.model),
         )
-        record.received = lambda: answer.received_bytes
-        record.asked = lambda: answer.asked
-        return answer
+
+    def begins(self, status: int, fields: Mapping[str, str]) -> tuple[Meter, bytes]:
+        record, entry = self._record, self._record.entry
+        record.answer_begins()
+        entry.status = status
+        entry.upstream_request_id = fields.get("x-amzn-requestid")
+        if status >= FIRST_ERROR and (code := fields.get("x-amzn-errortype")):
+            entry.error_type = code.split(":", 1)[0]
+        if self._handler.draining:
+            self.keeps_open = False
+        counted = meter(self._admission.call, status, fields, self._request_body)
+        record.usage = counted.usage
+        return counted, self._added
+
+    def completed(self) -> None:
+        self._record.close()
+
+    def left(self) -> None:
+        self._record.client_gone()
+
+    def interruption(self) -> bytes:
+        return INTERRUPTED
+
+
+def _in_place_of(error: Exception, record: Record) -> web.StreamResponse:
+    """Answer a call that failed before a byte of an answer went out, in each of the ways in which calls fail."""
+    call_id = record.entry.call_id
+    match error:
+        case Refusal():
+            if isinstance(error, Unavailable):
+                _log.warning("unavailable", extra={"cause": error.cause, "call_id": call_id})
+            refusal = error
+            record.refused(refusal)
+        case UpstreamFailure():
+            _log.warning("upstream failed", extra={"cause": str(error), "call_id": call_id})
+            refusal = _as_refusal(error)
+            record.refused(refusal, outcome="upstream_error")
+        case ClientGone():
+            record.client_gone()
+            return Relayed(keep_alive=False)
+        case _:
+            _log.error("a call failed for a reason of ours", exc_info=error, extra={"call_id": call_id})
+            refusal = Refusal(500, "InternalServerException", "The proxy failed to serve the call; its log says why.")
+            record.refused(refusal)
+    return refuse(refusal, call_id)
 
 
 def _as_refusal(failure: UpstreamFailure) -> Refusal:

@@ -1,13 +1,12 @@
 """The last step: one log line and one row for every call, however it ended. Nothing else records.
 
 A `Record` is opened before anything is decided and closed once: by the last byte of a whole answer, before
-the client can have it, or else when its `with` block is left.
+the client can have it, or else when the handler has done with the call.
 """
 
 import logging
 from collections.abc import Callable
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import msgspec
 from aiohttp import web
@@ -51,13 +50,22 @@ class Counters(Protocol):
     def call_ended(self, entry: Entry) -> None: ...
 
 
+class Answer(Protocol):
+    """What arrived of an answer's body, and whether the whole request went up."""
+
+    @property
+    def received_bytes(self) -> int: ...
+    @property
+    def asked(self) -> bool: ...
+
+
 Price = Callable[[Entry, Usage], None]
 
 
 class Record:
     """The record of one call. `entry` is filled by the handler as it learns things."""
 
-    __slots__ = ("_began", "_outcome", "_recorder", "_served", "asked", "closed", "entry", "hold", "received", "usage")
+    __slots__ = ("_began", "_outcome", "_recorder", "_served", "answer", "closed", "entry", "hold", "usage")
 
     def __init__(self, recorder: "Recorder", entry: Entry, began: float) -> None:
         self._recorder = recorder
@@ -68,16 +76,7 @@ class Record:
         self.entry = entry
         self.hold: Hold = UNLIMITED  # what the call has reserved of its allowances
         self.usage: Callable[[], Usage] | None = None
-        self.received: Callable[[], int] | None = None  # bytes of the answer's body so far
-        self.asked: Callable[[], bool] | None = None  # whether the whole request went up
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        self.answer: Answer | None = None
 
     def belongs_to(self, key: VirtualKey, secret: str) -> None:
         """Say whose call it is; `secret` is the key as it was presented, of which nothing may be recorded."""
@@ -117,8 +116,9 @@ class Record:
         self.closed = True
         entry = self.entry
         entry.duration_ms = self._milliseconds()
-        if self.received is not None:
-            entry.response_bytes = self.received()
+        answer = self.answer
+        if answer is not None:
+            entry.response_bytes = answer.received_bytes
         entry.outcome = self._outcome or _outcome_of(entry.status)
         if entry.key_id is None:
             attribution.disown(entry)
@@ -126,9 +126,9 @@ class Record:
                 self._recorder.count(entry)
                 return
         usage = self._usage()
-        unheard = self.asked is not None and (entry.ttfb_ms is None or self._served) and self.asked()
+        unheard = answer is not None and (entry.ttfb_ms is None or self._served) and answer.asked
         # they lead back here: without them bodies are freed with the call
-        self.usage = self.received = self.asked = None
+        self.usage = self.answer = None
         self._recorder.take(entry, usage, self.hold, unheard=unheard)
 
     def _usage(self) -> Usage:

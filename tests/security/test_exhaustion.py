@@ -112,8 +112,9 @@ def test_calls_of_strangers_are_all_counted_and_recorded_at_a_bounded_pace(caplo
     )
 
     def call(key_id: str | None) -> None:
-        with recorder.open(SimpleNamespace(remote="", headers={})) as record:  # type: ignore[arg-type]  # all it reads
-            record.entry.key_id = key_id
+        record = recorder.open(SimpleNamespace(remote="", headers={}))  # type: ignore[arg-type]  # all it reads
+        record.entry.key_id = key_id
+        record.close()
 
     for _ in range(STRANGERS_AT_ONCE + 500):
         call(None)
