@@ -5,6 +5,7 @@ checks the signature against that.
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from passthrough.policy.credentials import Credentials
 from passthrough.proxy.headers import Forwarded
 from passthrough.wire.dial import Address
 
+PLACES_KEPT = 256  # services by regions: AWS has a few dozen, clients may name more
 EMPTY_SHA256 = sha256(b"").hexdigest()
 
 
@@ -92,7 +94,7 @@ class Compose:
         self._signer = signer
         self._canonical_query = canonical_query
         self._clock = clock
-        self._addresses: dict[Endpoint, Address] = {}
+        self._place = lru_cache(PLACES_KEPT)(self._find_place)
 
     @property
     def identity_name(self) -> str:
@@ -100,10 +102,12 @@ class Compose:
 
     def __call__(self, method: str, call: Call, region: str, forwarded: Forwarded, payload: Payload) -> Outgoing:
         """Raises `Unavailable` when there are no credentials to sign with."""
-        endpoint = self._endpoints.of(call.operation.service, region)
+        endpoint, address = self._place(call.operation.service, region)
         path = endpoint.base_path + call.path
         query = self._canonical_query(call.query) if call.query else ""
-        bearer = self._identity.bearer if accepts_bearer(call.operation.service) else None
+        bearer = self._identity.bearer
+        if bearer and not accepts_bearer(call.operation.service):
+            bearer = None
         signed = forwarded.signed
         own: list[tuple[str, str]] = []
         if payload.hash_is_the_clients and not bearer:
@@ -127,14 +131,9 @@ class Compose:
         head = f"{method} {target} HTTP/1.1\r\nHost: {endpoint.host_header}\r\n".encode("utf-8", "surrogateescape")
         added = "".join([f"{name}: {value}\r\n" for name, value in own]).encode("utf-8", "surrogateescape")
         length = b"" if method in {"GET", "HEAD"} and not payload.length else b"Content-Length: %d\r\n" % payload.length
-        return Outgoing(
-            self._address(endpoint), method, b"".join((head, forwarded.lines, added, length, b"\r\n")), payload.body
-        )
+        whole = b"".join((head, forwarded.lines, added, length, b"\r\n"))
+        return Outgoing(address, method, whole, payload.body)
 
-    def _address(self, endpoint: Endpoint) -> Address:
-        address = self._addresses.get(endpoint)
-        if address is None:
-            # one entry per service and region: regions are AWS's own
-            address = Address(endpoint.host, endpoint.port, endpoint.scheme == "https")
-            self._addresses[endpoint] = address
-        return address
+    def _find_place(self, service: Service, region: str) -> tuple[Endpoint, Address]:
+        endpoint = self._endpoints.of(service, region)
+        return endpoint, Address(endpoint.host, endpoint.port, endpoint.scheme == "https")

@@ -74,6 +74,8 @@ class _Seal:
 class _Form:
     """What of a signature all calls to one target in one second share: everything but the hash of the body."""
 
+    seal: _Seal
+    amz_date: str
     request: "hashlib._Hash"  # of the canonical request as far as the body's hash
     to_sign: str
     authorization: str
@@ -110,17 +112,18 @@ class Signer:
         `path` is raw, `query` comes from `canonical_query`, `host` is the Host header, `headers` go up besides
         it and hold none of those to add, `payload_sha256` is in hex, `timestamp` in seconds since 1970.
         """
-        amz_date = self._dates(int(timestamp))
-        seal = self._seals(credentials.access_key, credentials.secret_key, credentials.token, amz_date[:8], region)
+        access_key, secret_key, token = credentials.access_key, credentials.secret_key, credentials.token
         # Most calls have no query and one header to be signed, their content type: those come again within the second.
         alike = not query and len(headers) <= 1 and len(path) <= LONGEST_PATH_KEPT
-        form = (self._forms if alike else self._form)(method, path, query, host, tuple(headers), amz_date, seal)
+        form = (self._forms if alike else self._form)(
+            method, path, query, host, tuple(headers), int(timestamp), region, access_key, secret_key, token
+        )
         request = form.request.copy()
         request.update(payload_sha256.encode())
-        signature = seal.signature(f"{form.to_sign}{request.hexdigest()}".encode())
-        added = [("X-Amz-Date", amz_date), ("Authorization", form.authorization + signature)]
-        if credentials.token:
-            added.append(("X-Amz-Security-Token", credentials.token))
+        signature = form.seal.signature(f"{form.to_sign}{request.hexdigest()}".encode())
+        added = [("X-Amz-Date", form.amz_date), ("Authorization", form.authorization + signature)]
+        if token:
+            added.append(("X-Amz-Security-Token", token))
         return added
 
     def _form(
@@ -130,9 +133,14 @@ class Signer:
         query: str,
         host: str,
         headers: tuple[tuple[str, str], ...],
-        amz_date: str,
-        seal: _Seal,
+        second: int,
+        region: str,
+        access_key: str,
+        secret_key: str,
+        token: str | None,
     ) -> _Form:
+        amz_date = self._dates(second)
+        seal = self._seals(access_key, secret_key, token, amz_date[:8], region)
         signed = [(name, canonical_value(value)) for raw, value in headers if (name := _name_if_signed(raw))]
         signed += ((b"host", canonical_value(host)), (b"x-amz-date", amz_date.encode()))
         if seal.token:
@@ -140,6 +148,8 @@ class Signer:
         block, names = canonical_headers(signed)
         uri = self._uris(path) if len(path) <= LONGEST_PATH_KEPT else canonical_uri(path)
         return _Form(
+            seal=seal,
+            amz_date=amz_date,
             request=hashlib.sha256(canonical_request(method, uri, query, block, names, "")),
             to_sign=f"{ALGORITHM}\n{amz_date}\n{seal.scope}\n",
             authorization=f"{seal.prefix}{names.decode()}, Signature=",
