@@ -152,10 +152,11 @@ def _names(model: str, reference: ModelRef) -> Iterator[str]:
 
 
 def _require(key: VirtualKey, model: str, stands_for: str | None = None) -> None:
-    if not all(_verdict(patterns, model) or (stands_for and allows(patterns, stands_for)) for patterns in _lists(key)):
-        raise forbidden(
-            f"The virtual key may not use {model}: use a model that is listed for it, or ask your administrator."
-        )
+    for patterns in _lists(key):
+        if not (_verdict(patterns, model) or (stands_for and allows(patterns, stands_for))):
+            raise forbidden(
+                f"The virtual key may not use {model}: use a model that is listed for it, or ask your administrator."
+            )
 
 
 def _require_region(key: VirtualKey, name: str) -> None:

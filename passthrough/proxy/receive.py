@@ -50,14 +50,17 @@ class Receive:
         Raises 413 for a body over the limit, 400 for a malformed or truncated one, 408 for one that stalls, 503 for
         one that there is no room for beside the others.
         """
-        length = request.content_length
-        if length is not None and length > self._max_bytes:
-            raise self._too_large()
-        hashed = _hash_of_client(request)
-        if hashed and length and not whole and not request.content.is_eof():
-            return Payload(None, length, hashed, hash_is_the_clients=True)
         content = request.content
-        body = self._at_hand(content) if content.is_eof() else await self._read(request, length or 0)
+        hashed = _hash_of_client(request)
+        if content.is_eof():
+            body: Body = self._at_hand(content)
+        else:
+            length = request.content_length
+            if length is not None and length > self._max_bytes:
+                raise self._too_large()
+            if hashed and length and not whole:
+                return Payload(None, length, hashed, hash_is_the_clients=True)
+            body = await self._read(request, length or 0)
         if hashed:
             return Payload(body, len(body), hashed, hash_is_the_clients=True)
         return Payload(body, len(body), sha256(body).hexdigest() if body else EMPTY_SHA256, hash_is_the_clients=False)
