@@ -86,10 +86,14 @@ class _Calls(Collector):
         durations.milliseconds += entry.duration_ms
         durations.counts[bisect_left(_BOUNDS_MS, entry.duration_ms)] += 1
         tokens = self._tokens
-        tokens["input"] += entry.input_tokens or 0
-        tokens["output"] += entry.output_tokens or 0
-        tokens["cache_read"] += entry.cache_read_tokens or 0
-        tokens["cache_write"] += entry.cache_write_tokens or 0
+        if entry.input_tokens:
+            tokens["input"] += entry.input_tokens
+        if entry.output_tokens:
+            tokens["output"] += entry.output_tokens
+        if entry.cache_read_tokens:
+            tokens["cache_read"] += entry.cache_read_tokens
+        if entry.cache_write_tokens:
+            tokens["cache_write"] += entry.cache_write_tokens
         if entry.price_status == "unknown_model":
             self._unpriced += 1
 

@@ -87,6 +87,8 @@ def cost(price: Price, usage: Usage) -> Decimal | None:
                 return None
             total += tokens * rate
     total = total.scaleb(-_MILLION)
+    if not usage.units:
+        return total
     for name, count in usage.units.items():
         if not count:
             continue
