@@ -116,15 +116,18 @@ class Connection(asyncio.Protocol):
         self._receiver = receiver
         self._begin_answer(bodiless=bodiless)
         self.exchanges += 1
-        self.request_sent = request_sent and self.open
         self.last_activity = self._loop.time()
-        if self._transport is None or self._transport.is_closing():
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            self.request_sent = False
             self._fail(NoAnswer("the connection was already closed"))
-        elif len(body) > COPIED_BYTES:
-            self._transport.write(head)
-            self._transport.write(body)
+            return
+        self.request_sent = request_sent
+        if len(body) > COPIED_BYTES:
+            transport.write(head)
+            transport.write(body)
         else:
-            self._transport.write(head + body)
+            transport.write(head + body)
 
     def write(self, data: bytes) -> None:
         if self._transport is not None:

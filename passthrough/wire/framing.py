@@ -16,9 +16,12 @@ def ends_with_the_connection(headers: Headers) -> bool:
     delimited = False
     for name, value in headers:
         lowered = name.lower()
-        if lowered == b"transfer-encoding" and value.strip().lower() != b"chunked":
-            raise UpstreamFailure("the upstream used a transfer coding that was not offered")
-        delimited = delimited or lowered in {b"content-length", b"transfer-encoding"}
+        if lowered == b"content-length":
+            delimited = True
+        elif lowered == b"transfer-encoding":
+            if value.strip().lower() != b"chunked":
+                raise UpstreamFailure("the upstream used a transfer coding that was not offered")
+            delimited = True
     return not delimited
 
 
