@@ -55,6 +55,11 @@ class Protocol(web.RequestHandler):
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse_head()
 
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002  # the interface
+        """Go on with what is paused, and only then: aiohttp asks for it with every piece of a body that is taken."""
+        if self._reading_paused or self._buffer_paused:
+            super().resume_reading(resume_parser)
+
     def _end_what_is_read(self) -> None:
         """Tell whoever reads an unfinished body that no more will come of it.
 

@@ -42,6 +42,18 @@ async def test_a_large_body_goes_up_whole(proxy: Running, upstream: Upstream) ->
     assert upstream.requests[0].body == body
 
 
+@pytest.mark.parametrize("size", [3, 300_000])  # of one read, and of more than is taken in before it is wanted
+async def test_requests_that_do_not_wait_for_their_answers_go_up_whole_and_in_order(
+    proxy: Running, upstream: Upstream, size: int
+) -> None:
+    bodies = [bytes([number]) * size for number in range(20)]
+    async with connect(proxy.url) as client, asyncio.TaskGroup() as both:
+        both.create_task(client.send(b"".join(call(body=body) for body in bodies)))
+        for _ in bodies:
+            assert (await client.message()).status == 200
+    assert [sent.body for sent in upstream.requests] == bodies
+
+
 async def test_a_body_whose_hash_the_client_sent_goes_up_as_it_comes(proxy: Running, upstream: Upstream) -> None:
     digest = "0" * 64  # whether it is right is AWS's to say
     async with connect(proxy.url) as client:
