@@ -97,7 +97,7 @@ def steps(handler: Handler) -> dict[str, Callable[[], Any]]:
     payload = Payload(BODY, len(BODY), digest("body"), hash_is_the_clients=False)
     # frames without the chunked coding in which the stand-in writes them
     stream = [piece.partition(b"\r\n")[2][:-2] for piece in (START, *[delta()] * (FRAMES - 3), STOP, METADATA)]
-    request: Any = SimpleNamespace(remote="127.0.0.1", raw_headers=HEADERS)
+    request: Any = SimpleNamespace(remote="127.0.0.1", headers=fields)
 
     def record() -> None:
         opened = handler.record.open(request)

@@ -6,7 +6,7 @@ counted. Attribution is a courtesy: nothing here raises, no call fails for it.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -16,32 +16,11 @@ from passthrough.bedrock.operations import Body
 from passthrough.bedrock.usage import UNREADABLE
 from passthrough.policy.ledger import Entry
 
-RawHeaders = Sequence[tuple[bytes, bytes]]
-
 LONGEST_TEXT: Final = 512  # characters of a header; boto3's User-Agent has some 250
 MOST_TAGS: Final = 100  # of a call; a key may have as many
 LONGEST_METADATA: Final = 4096  # bytes of JSON
 REQUEST_METADATA: Final = b'"requestMetadata"'
 REMOVED: Final = "[key]"
-
-_SAYING: Final = frozenset(
-    {
-        "user-agent",
-        "x-litellm-customer-id",
-        "x-litellm-end-user-id",
-        "x-litellm-tags",
-        "x-litellm-spend-logs-metadata",
-        "x-claude-code-session-id",
-        "x-claude-code-agent-id",
-        "amz-sdk-invocation-id",
-        "amz-sdk-request",
-        "x-amzn-bedrock-service-tier",
-        "x-amzn-bedrock-performanceconfig-latency",
-        "x-amzn-bedrock-request-metadata",
-    }
-)
-_REMEMBERED_NAMES: Final = 2048  # and short ones: names come from clients
-_REMEMBERED_LENGTH: Final = 64
 
 _TEXTS: Final = ("end_user", "session_id", "user_agent", "model", "client_invocation_id")
 
@@ -52,50 +31,23 @@ class _Attributed(msgspec.Struct):
     requestMetadata: dict[str, str] | None = None  # noqa: N815  # AWS's name
 
 
-def attribute(entry: Entry, headers: RawHeaders) -> None:
-    """Fill in what the headers say, named as LiteLLM, Claude Code and the AWS SDKs name them.
-
-    Of a field that came twice, the first counts.
-    """
-    said: dict[str, str] = {}
-    for name, value in headers:
-        known = _known.get(name)
-        if known is None:
-            known = _find(name)
-        if known and known not in said:
-            said[known] = value.decode("utf-8", "surrogateescape")
-    entry.user_agent = _text(said.pop("user-agent", None))
-    if said:  # beside the user agent, most calls say little or nothing
-        _attribute(entry, said.get)
-
-
-# Names as they were sent, and as they are read here: empty for the many that say nothing. Clients of one kind spell
-# them alike, so a call pays for one look at each of its fields, and not for one at each of ours.
-_known: dict[bytes, str] = {}
-
-
-def _find(name: bytes) -> str:
-    lowered = name.decode("latin-1").lower()
-    known = lowered if lowered in _SAYING else ""
-    if len(_known) < _REMEMBERED_NAMES and len(name) <= _REMEMBERED_LENGTH:
-        _known[name] = known
-    return known
-
-
-def _attribute(entry: Entry, get: Callable[[str], str | None]) -> None:
+def attribute(entry: Entry, headers: Mapping[str, str]) -> None:
+    """Fill in what the headers say, named as LiteLLM, Claude Code and the AWS SDKs name them."""
+    get = headers.get
+    entry.user_agent = _text(get("User-Agent"))
     entry.end_user = _text(get("x-litellm-customer-id") or get("x-litellm-end-user-id"))
     entry.session_id = _text(get("x-claude-code-session-id"))
     entry.client_invocation_id = _text(get("amz-sdk-invocation-id"))
     entry.attempt = _attempt(get("amz-sdk-request"))
     # what is asked for; the answer says what it was
-    entry.tier = _text(get("x-amzn-bedrock-service-tier"))
-    entry.latency = _text(get("x-amzn-bedrock-performanceconfig-latency"))
+    entry.tier = _text(get("X-Amzn-Bedrock-Service-Tier"))
+    entry.latency = _text(get("X-Amzn-Bedrock-PerformanceConfig-Latency"))
     tags = get("x-litellm-tags")
     if tags:
         named = (tag.strip() for tag in tags.split(",", MOST_TAGS)[:MOST_TAGS])
         entry.tags = tuple(tag for name in named if (tag := _text(name)))
     entry.metadata = _metadata(
-        get("x-litellm-spend-logs-metadata") or get("x-amzn-bedrock-request-metadata"), get("x-claude-code-agent-id")
+        get("x-litellm-spend-logs-metadata") or get("X-Amzn-Bedrock-Request-Metadata"), get("x-claude-code-agent-id")
     )
 
 

@@ -171,7 +171,7 @@ class Recorder:
     def open(self, request: web.BaseRequest) -> Record:
         now = self._clock()
         entry = Entry(call_id=uuid7(now), started_at=now, client_ip=request.remote)
-        attribution.attribute(entry, request.raw_headers)
+        attribution.attribute(entry, request.headers)
         return Record(self, entry, self.monotonic())
 
     def has_room_for_a_stranger(self) -> bool:

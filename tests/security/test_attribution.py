@@ -36,9 +36,7 @@ HEADERS = (
 
 def attributed(headers: dict[str, str], body: bytes = b"") -> Entry:
     entry = Entry(call_id="c", started_at=0.0)
-    attribution.attribute(
-        entry, [(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in headers.items()]
-    )
+    attribution.attribute(entry, headers)
     attribution.attribute_by_body(entry, body)
     return entry
 

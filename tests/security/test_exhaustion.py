@@ -112,7 +112,7 @@ def test_calls_of_strangers_are_all_counted_and_recorded_at_a_bounded_pace(caplo
     )
 
     def call(key_id: str | None) -> None:
-        record = recorder.open(SimpleNamespace(remote="", raw_headers=()))  # type: ignore[arg-type]  # all it reads
+        record = recorder.open(SimpleNamespace(remote="", headers={}))  # type: ignore[arg-type]  # all it reads
         record.entry.key_id = key_id
         record.close()
 
