@@ -65,13 +65,14 @@ Price = Callable[[Entry, Usage], None]
 class Record:
     """The record of one call. `entry` is filled by the handler as it learns things."""
 
-    __slots__ = ("_began", "_outcome", "_recorder", "_served", "answer", "closed", "entry", "hold", "usage")
+    __slots__ = ("_began", "_outcome", "_recorder", "_secret", "_served", "answer", "closed", "entry", "hold", "usage")
 
     def __init__(self, recorder: "Recorder", entry: Entry, began: float) -> None:
         self._recorder = recorder
         self._began = began
         self.closed = False
         self._outcome: Outcome | None = None
+        self._secret = ""  # the key as it was presented
         self._served = False  # AWS said that it served the call, and the client was told otherwise
         self.entry = entry
         self.hold: Hold = UNLIMITED  # what the call has reserved of its allowances
@@ -81,6 +82,7 @@ class Record:
     def belongs_to(self, key: VirtualKey, secret: str) -> None:
         """Say whose call it is; `secret` is the key as it was presented, of which nothing may be recorded."""
         entry = self.entry
+        self._secret = secret
         attribution.take_out_key(entry, secret)
         entry.key_id, entry.key_alias = key.key_id, key.key_alias
         entry.user_id, entry.team_id = key.user_id, key.team_id
@@ -89,9 +91,13 @@ class Record:
 
     def request_body(self, operation: Operation, body: Body) -> None:
         """Read what a body says for the record: the model where it stands there, and Converse's attribution."""
-        if self.entry.model is None:
-            self.entry.model = model_in_body(operation, body)
-        attribution.attribute_by_body(self.entry, body)
+        entry = self.entry
+        model, metadata = entry.model, entry.metadata
+        if model is None:
+            entry.model = model_in_body(operation, body)
+        attribution.attribute_by_body(entry, body)
+        if (entry.model is not model or entry.metadata is not metadata) and self._secret:
+            attribution.take_out_key(entry, self._secret)
 
     def refused(self, refusal: Refusal, *, outcome: Outcome = "refused") -> None:
         self._served = FIRST_SUCCESS <= self.entry.status < FIRST_CLIENT_ERROR

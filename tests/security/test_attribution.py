@@ -88,6 +88,20 @@ def test_a_key_that_its_holder_puts_elsewhere_too_is_taken_out(secret: str) -> N
     assert json.dumps(secret)[1:-1] not in repr(entry.metadata)
 
 
+async def test_a_key_that_its_holder_puts_into_the_body_is_not_recorded(database_url: str, tmp_path: Path) -> None:
+    async with running(database_url, tmp_path) as proxy, ClientSession() as session:
+        key = await proxy.key()
+        headers = {"Authorization": f"Bearer {key}"}
+        noted: dict[str, Any] = {"messages": [{"role": "user", "content": [{"text": "hi"}]}]}
+        noted["requestMetadata"] = {"note": key}
+        asked = {"model": key, "messages": [{"role": "user", "content": "hi"}]}
+        for path, body in ((f"model/{MODEL}/converse", noted), ("openai/v1/chat/completions", asked)):
+            async with session.post(f"{proxy.bedrock}/{path}", json=body, headers=headers) as response:
+                await response.read()
+        rows: list[dict[str, Any]] = await proxy.rows()
+        assert [(row["model"], row["metadata"]) for row in rows] == [(MODEL, None), (attribution.REMOVED, None)]
+
+
 @pytest.mark.parametrize("name", ["X-Note", SECRET])
 def test_no_field_with_the_key_in_it_goes_upstream(name: str) -> None:
     value = "harmless" if name == SECRET else f"a note of {SECRET}"
