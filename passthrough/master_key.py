@@ -10,16 +10,18 @@ SHORTEST: Final = 16  # characters; as of a custom virtual key, which may do far
 
 
 def made_once(data_dir: Path) -> str:
-    """The key beside the embedded database, readable by its owner alone; made now if there is none."""
-    path = data_dir / FILE
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        pass
-    else:
-        with os.fdopen(descriptor, "w") as file:
-            file.write("sk-" + secrets.token_urlsafe(32))
-    return path.read_text().strip()
+    """The key beside the embedded database, readable by its owner alone; made now if there is none.
+
+    Call with the lock of the data directory, as whoever owns the database does.
+    """
+    key = kept(data_dir)
+    if not key:
+        key = "sk-" + secrets.token_urlsafe(32)
+        unfinished = data_dir / f"{FILE}.new"  # half a key would be one for ever
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(key)
+        unfinished.replace(data_dir / FILE)
+    return key
 
 
 def kept(data_dir: Path) -> str | None:
