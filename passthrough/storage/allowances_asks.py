@@ -8,13 +8,14 @@ before they came says nothing about them.
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final
 
 from passthrough.policy.allowance_holds import Hold, Needs
 from passthrough.policy.allowance_leases import Account
 
 _ANSWER_SECONDS: Final = 0.3  # a worker's loop is free within some ms; whoever is slower may be dead
+_PATIENCE_SECONDS: Final = 2.0  # more for the living: on a crowded machine a call had better wait than be refused
 _REST_SECONDS: Final = 0.02  # 50 questions a second and worker for one allowance, at most
 _SUSPECT_SECONDS: Final = 5.0  # who did not answer is not waited for so long
 
@@ -57,9 +58,15 @@ class Ask:
 
 
 class Asks:
-    """A worker's questions, and what it owes to those of others. `ended` is called with each that is over."""
+    """A worker's questions, and what it owes to those of others.
 
-    def __init__(self, holder: str, *, ended: Callable[[Ask], None], silent: Callable[[], Awaitable[None]]) -> None:
+    `ended` is called with each that is over, `silent` when holders do not answer: it names those who are dead, and
+    what they held has come back.
+    """
+
+    def __init__(
+        self, holder: str, *, ended: Callable[[Ask], None], silent: Callable[[], Awaitable[Collection[str]]]
+    ) -> None:
         self._holder = holder
         self._ended = ended
         self._silent = silent
@@ -157,11 +164,19 @@ class Asks:
             self.tasks.create_task(self._without(ask))
 
     async def _without(self, ask: Ask) -> None:
-        """Go on without those who do not answer; should they be dead, what they held comes back first."""
+        """Go on without those who are dead, and for a while wait for the others who do not answer."""
+        ask.waiting.difference_update(await self._silent())
+        if not ask.waiting:
+            self._end(ask)
+        else:
+            asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self._give_up, ask)
+
+    def _give_up(self, ask: Ask) -> None:
+        if ask.question not in self._by_question:
+            return
         now = time.monotonic()
         self._suspects = {holder: until for holder, until in self._suspects.items() if until > now}
         self._suspects |= dict.fromkeys(ask.waiting, now + _SUSPECT_SECONDS)
-        await self._silent()
         self._end(ask)
 
     def _end(self, ask: Ask) -> None:

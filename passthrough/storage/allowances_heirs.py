@@ -72,10 +72,12 @@ class Heirs:
                 forgotten_at = loop.time()
                 await self.forget()
 
-    async def sweep(self) -> None:
-        """Bury whoever is dead. Never raises what PostgreSQL's absence raises: it is tried again."""
+    async def sweep(self) -> set[str]:
+        """Bury whoever is dead; names them. Never raises what PostgreSQL's absence raises: it is tried again."""
+        dead = set()
         async with self._sweeping:
             for orphan in await asyncio.to_thread(lambda: list(orphans(self._directory))):
+                dead.add(orphan.holder)
                 done = False
                 try:
                     done = await self.bury(orphan.holder, orphan.figures())
@@ -83,6 +85,7 @@ class Heirs:
                     pass
                 finally:
                     self._release(orphan, done=done)
+        return dead
 
     async def bury(self, holder: str, figures: dict[int, int]) -> bool:
         """Give back what a worker held; True if nothing is left to wait for."""

@@ -8,7 +8,7 @@ What remains then is held by calls under way.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from passthrough.errors import Unavailable
@@ -37,7 +37,7 @@ class Short(Exception):  # noqa: N818  # an answer, not an error
 class Rounds:
     """Serves waiting calls.
 
-    `silent` is called when holders do not answer, `spared` for each refusal by a shadow limit.
+    `silent` is called when holders do not answer, and names the dead; `spared` for each refusal by a shadow limit.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Rounds:
         holder: str,
         *,
         monotonic: Callable[[], float],
-        silent: Callable[[], Awaitable[None]],
+        silent: Callable[[], Awaitable[Collection[str]]],
         spared: Callable[[Account, int], None],
     ) -> None:
         self._desk = desk

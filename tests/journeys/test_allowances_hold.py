@@ -1,6 +1,8 @@
 """Limits hold over two replicas of two workers under a hundred clients, whatever dies in between."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from decimal import Decimal
@@ -22,6 +24,7 @@ from tests.journeys.allowances_world import (
 
 CROWD = 100
 FINAL = frozenset({400, 429})
+KEY_CONCURRENCY = 2
 KEY_MONEY = 3
 
 
@@ -117,6 +120,29 @@ async def test_kill_9_of_workers_and_a_replica_overspends_nothing_and_keeps_noth
         # what is neither spent nor lost with a call that was cut is less than the bound of one call
         assert 0 <= budget.scaleb(12) - row["used"] - row["lost"] < 36_000_000
         assert (upstream.spent - cost).scaleb(12) <= row["lost"]
+
+
+async def test_a_worker_that_stands_still_for_a_moment_makes_nobody_be_refused(
+    stack: ExitStack, tmp_path: Path, database_url: str
+) -> None:
+    async with counting() as upstream:
+        still, other = [
+            await asyncio.to_thread(
+                stack.enter_context, replica(tmp_path / name, database_url, upstream.url, workers=1)
+            )
+            for name in ("still", "other")
+        ]
+        clients = Clients([still.url])
+        key = await clients.key(max_parallel_requests=4)
+        await clients.call(key, crowd=1, calls=1)
+        assert (await account(database_url, key, KEY_CONCURRENCY))["held"] > 0, "it has leased nothing that others need"
+        clients.urls = [other.url]
+        upstream.peak, upstream.least_seconds = 0, 1.5  # none is over before the worker goes on
+        os.kill(still.process.pid, signal.SIGSTOP)
+        asyncio.get_running_loop().call_later(1.0, os.kill, still.process.pid, signal.SIGCONT)
+        await clients.call(key, crowd=4, calls=1)
+        assert clients.answers == {200: 5}
+        assert upstream.peak == 4
 
 
 async def _only_the_living(database_url: str, tmp_path: Path) -> bool:
