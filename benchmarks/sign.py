@@ -41,7 +41,7 @@ def ours(credentials: Credentials) -> Callable[[], str]:
     signer = Signer()
 
     def sign() -> str:
-        return signer.sign(
+        added = signer.sign(
             method="POST",
             path=PATH,
             query="",
@@ -51,7 +51,8 @@ def ours(credentials: Credentials) -> Callable[[], str]:
             credentials=credentials,
             region="us-east-1",
             timestamp=time.time(),
-        )[-1][1]
+        )
+        return dict(added)["Authorization"]
 
     return sign
 
