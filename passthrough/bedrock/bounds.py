@@ -20,10 +20,10 @@ from typing import Any, Final
 import msgspec
 
 from passthrough.bedrock.contents import beyond_text
+from passthrough.bedrock.documents import UNREADABLE
 from passthrough.bedrock.library import context_window
 from passthrough.bedrock.models import base_model
 from passthrough.bedrock.operations import Body, ModelPlace, Operation
-from passthrough.bedrock.usage import UNREADABLE
 
 # gpt-oss answers "hi" with 68 to 72 tokens of input: its template names a date and a channel. Others add fewer than 10.
 _TEMPLATE: Final = 128

@@ -4,9 +4,9 @@ from typing import Any, Final
 
 import msgspec
 
+from passthrough.bedrock.documents import UNREADABLE
 from passthrough.bedrock.named import is_intricate
 from passthrough.bedrock.operations import Body
-from passthrough.bedrock.usage import UNREADABLE
 
 # https://docs.claude.com/en/docs/build-with-claude/vision: 4,784 at most; others cut a picture into 16x16 or 28x28
 # pixels, of which 2048x2048 has 16,384.

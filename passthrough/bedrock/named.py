@@ -5,9 +5,9 @@ from typing import Any, Final
 
 import msgspec
 
+from passthrough.bedrock.documents import UNREADABLE
 from passthrough.bedrock.models import LONGEST_ID
 from passthrough.bedrock.operations import Body, BodyPath, Operation
-from passthrough.bedrock.usage import UNREADABLE
 
 # A body of 64 MiB can be 20 million empty objects, which decoded are 2 GB and take 10 seconds. The longest honest
 # body is text and base64: a conversation of a million tokens has some 100,000 members.

@@ -5,10 +5,10 @@ from typing import Any
 
 import msgspec
 
+from passthrough.bedrock.documents import UNREADABLE
 from passthrough.bedrock.models import base_model
 from passthrough.bedrock.named import is_intricate
 from passthrough.bedrock.operations import Body, Operation
-from passthrough.bedrock.usage import UNREADABLE
 
 # One search unit is a query with up to this many documents, https://aws.amazon.com/bedrock/pricing/ (Rerank models).
 _DOCUMENTS_PER_UNIT = 100

@@ -12,19 +12,9 @@ from typing import Any, Protocol
 
 import msgspec
 
+from passthrough.bedrock.documents import UNREADABLE, Document, read_document
 from passthrough.bedrock.sse import data_of
-from passthrough.bedrock.usage import (
-    NOTHING,
-    UNREADABLE,
-    Document,
-    Usage,
-    counts,
-    model_name,
-    of_document,
-    overlay,
-    read_document,
-    with_own_model,
-)
+from passthrough.bedrock.usage import NOTHING, Usage, counts, model_name, of_document, overlay, with_own_model
 
 # Four bytes of text a token is the floor that Claude's gateway for Bedrock uses too; it under-counts code and
 # scripts other than Latin, which an estimate may and a reservation may not.

@@ -8,9 +8,20 @@ fields of their own, and InvokeModelWithResponseStream ends with `amazon-bedrock
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
+
+from passthrough.bedrock.documents import (
+    MAX_COUNT,
+    NO_MEMBER,
+    UNREADABLE,
+    ConverseUsage,
+    Document,
+    decode_results,
+    decode_trace,
+    read_document,
+)
 
 UsageSource = Literal["headers", "body", "stream", "estimate", "none"]
 
@@ -51,89 +62,9 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NOTHING = Usage()
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what decoding foreign bytes may raise
 
-_MAX_COUNT = 2**31 - 1  # PostgreSQL's integer, in which the ledger keeps counts; a larger figure is garbage
 _MAX_NAME = 2048  # botocore's ConversationalModelId, the longest way to name a model
 _MAX_TIER = 64  # the names have eight letters; room for AWS's next ones
-_NO_MEMBER = msgspec.Raw(b"")
-
-
-class Document(msgspec.Struct):
-    """The members of an answer's JSON object, or of a streamed chunk, that bear on its usage."""
-
-    usage: Any = None
-    model: Any = None
-    tier: Any = msgspec.field(name="serviceTier", default=None)
-    openai_tier: Any = msgspec.field(name="service_tier", default=None)
-    performance: Any = msgspec.field(name="performanceConfig", default=None)
-    trace: msgspec.Raw = _NO_MEMBER
-    metrics: Any = msgspec.field(name="amazon-bedrock-invocationMetrics", default=None)
-    guardrail_action: Any = msgspec.field(name="amazon-bedrock-guardrailAction", default=None)
-    completion_reason: Any = msgspec.field(name="completionReason", default=None)
-    titan_input: Any = msgspec.field(name="inputTextTokenCount", default=None)
-    titan_output: Any = msgspec.field(name="totalOutputTextTokenCount", default=None)
-    results: msgspec.Raw = _NO_MEMBER
-    llama_input: Any = msgspec.field(name="prompt_token_count", default=None)
-    llama_output: Any = msgspec.field(name="generation_token_count", default=None)
-    message: msgspec.Raw = _NO_MEMBER  # Anthropic's message_start
-    metadata: msgspec.Raw = _NO_MEMBER  # Nova's last chunk
-    response: msgspec.Raw = _NO_MEMBER  # Responses API, response.completed
-
-
-_Count = Annotated[int, msgspec.Meta(ge=0, le=_MAX_COUNT)]
-
-
-class _ConverseUsage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """Converse's usage as nearly every answer has it. What has other members, or other values, is read one by one."""
-
-    input_tokens: _Count = msgspec.field(name="inputTokens")
-    output_tokens: _Count = msgspec.field(name="outputTokens")
-    cache_read_tokens: _Count | None = msgspec.field(name="cacheReadInputTokens", default=None)
-    cache_write_tokens: _Count | None = msgspec.field(name="cacheWriteInputTokens", default=None)
-    cache_read_again: _Count | None = msgspec.field(name="cacheReadInputTokenCount", default=None)
-    cache_write_again: _Count | None = msgspec.field(name="cacheWriteInputTokenCount", default=None)
-    total: Any = msgspec.field(name="totalTokens", default=None)
-    tools: Any = msgspec.field(name="serverToolUsage", default=None)
-
-
-class _ConverseDocument(Document):
-    usage: _ConverseUsage | None = None
-
-
-class _TitanResult(msgspec.Struct):
-    count: Any = msgspec.field(name="tokenCount", default=None)
-
-
-class _Router(msgspec.Struct):
-    invoked: Any = msgspec.field(name="invokedModelId", default=None)
-
-
-class _Trace(msgspec.Struct):
-    router: _Router | None = msgspec.field(name="promptRouter", default=None)
-
-
-MEMBERS = tuple(field.encode_name for field in msgspec.structs.fields(Document))
-_decode = msgspec.json.Decoder(Document).decode
-_decode_converse = msgspec.json.Decoder(_ConverseDocument).decode
-_decode_results = msgspec.json.Decoder(list[_TitanResult]).decode
-_decode_trace = msgspec.json.Decoder(_Trace).decode
-
-
-def read_document(raw: bytes | bytearray | msgspec.Raw) -> Document | None:
-    """Read what bears on usage; None for what is no JSON object."""
-    try:
-        return _decode(raw)
-    except UNREADABLE:
-        return None
-
-
-def read_converse(raw: bytes | bytearray | msgspec.Raw) -> Document | None:
-    """Read the same of Converse's answers; a usage of the usual shape is counted in a third of the time."""
-    try:
-        return _decode_converse(raw)
-    except UNREADABLE:
-        return read_document(raw)
 
 
 def of_document(document: Document) -> Usage:
@@ -141,7 +72,7 @@ def of_document(document: Document) -> Usage:
     usage = _of_level(document)
     for part in (document.message, document.metadata, document.response):
         # one level down and no deeper, whatever is nested there
-        if part is not _NO_MEMBER and part and (inner := read_document(part)) is not None:
+        if part is not NO_MEMBER and part and (inner := read_document(part)) is not None:
             usage = overlay(usage, _of_level(inner))
     return usage if document.metrics is None else overlay(usage, counts(document.metrics))
 
@@ -167,7 +98,7 @@ def model_name(value: object) -> str | None:
 
 def counts(usage: object) -> Usage:
     """Count tokens in a usage object of any of the spellings."""
-    if type(usage) is _ConverseUsage:
+    if type(usage) is ConverseUsage:
         read, written = usage.cache_read_tokens, usage.cache_write_tokens
         return Usage(
             input_tokens=usage.input_tokens,
@@ -233,7 +164,7 @@ def latency_of(value: object) -> str | None:
 
 def _count(value: object) -> int | None:
     """A count; guardrail-blocked streams write theirs as floats (`6.0`)."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_COUNT:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_COUNT:
         return None
     return round(value)
 
@@ -302,7 +233,7 @@ def _older_counts(document: Document) -> Usage:
     output = _count(document.titan_output)
     if output is None and document.results:
         try:
-            results = _decode_results(document.results)
+            results = decode_results(document.results)
         except UNREADABLE:
             results = []
         output = sum(_count(result.count) or 0 for result in results) if results else None
@@ -314,7 +245,7 @@ def _circumstances(document: Document) -> Usage:
     model = None
     if document.trace:
         try:
-            router = _decode_trace(document.trace).router
+            router = decode_trace(document.trace).router
         except UNREADABLE:
             router = None
         model = model_name(router.invoked) if router else None

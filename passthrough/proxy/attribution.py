@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import msgspec
 
+from passthrough.bedrock.documents import UNREADABLE
 from passthrough.bedrock.named import is_intricate
 from passthrough.bedrock.operations import Body
-from passthrough.bedrock.usage import UNREADABLE
 from passthrough.policy.ledger import Entry
 
 LONGEST_TEXT: Final = 512  # characters of a header; boto3's User-Agent has some 250

@@ -13,24 +13,14 @@ import msgspec
 
 from passthrough.bedrock.answer_headers import usage_of_headers
 from passthrough.bedrock.coding import COMPRESSED, Inflater
+from passthrough.bedrock.documents import MEMBERS, Document, read_converse, read_document
 from passthrough.bedrock.eventstream import FrameScanner
 from passthrough.bedrock.operations import Body, Call
 from passthrough.bedrock.requested import units_requested
 from passthrough.bedrock.sieve import Sieve
 from passthrough.bedrock.sse import WholeLines
 from passthrough.bedrock.streamed import AgentTally, ConverseTally, InvokeTally, ShapedTally, Tally, Unwatched
-from passthrough.bedrock.usage import (
-    MEMBERS,
-    NOTHING,
-    Document,
-    Usage,
-    of_document,
-    overlay,
-    policy_units,
-    read_converse,
-    read_document,
-    with_own_model,
-)
+from passthrough.bedrock.usage import NOTHING, Usage, of_document, overlay, policy_units, with_own_model
 
 MAX_HELD_BYTES = 64 * 1024  # of an answer in JSON; what is longer goes through a sieve
 

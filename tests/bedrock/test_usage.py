@@ -8,16 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from passthrough.bedrock.documents import MEMBERS, read_converse, read_document
 from passthrough.bedrock.usage import (
-    MEMBERS,
     NOTHING,
     Usage,
     counts,
     of_document,
     overlay,
     policy_units,
-    read_converse,
-    read_document,
     tier_of,
     with_own_model,
 )
