@@ -20,6 +20,7 @@ import msgspec
 from passthrough.bedrock.endpoints import region_of_arn
 from passthrough.bedrock.models import ModelKind, base_model, model_ref
 from passthrough.errors import Refusal, UpstreamFailure
+from passthrough.policy.buckets import TokenBucket
 from passthrough.proxy.headers import Forwarded
 from passthrough.proxy.outgoing import EMPTY_SHA256, Compose, Outgoing, Payload
 from passthrough.proxy.route import route
@@ -66,8 +67,7 @@ class Profiles:
         self._found: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self._missed: OrderedDict[str, float] = OrderedDict()
         self._asked: dict[str, asyncio.Task[None]] = {}
-        self._room = float(LOOK_UPS_AT_ONCE)
-        self._room_at = clock()
+        self._pace = TokenBucket(at_once=LOOK_UPS_AT_ONCE, a_second=LOOK_UPS_A_SECOND, now=clock())
 
     def known(self, model: str) -> str | None:
         """The model behind a profile's ARN, if that is known by now. Never waits."""
@@ -105,13 +105,7 @@ class Profiles:
 
     def _has_room(self, reserved: int) -> bool:
         """Whether one more look-up may begin and leave `reserved` to others; counts it then."""
-        now = self._clock()
-        self._room = min(LOOK_UPS_AT_ONCE, self._room + (now - self._room_at) * LOOK_UPS_A_SECOND)
-        self._room_at = now
-        if len(self._asked) >= MAX_AT_ONCE or self._room < 1 + reserved:
-            return False
-        self._room -= 1
-        return True
+        return len(self._asked) < MAX_AT_ONCE and self._pace.take(self._clock(), leaving=reserved)
 
     def _ask(self, model: str) -> None:
         self._asked[model] = self._group.create_task(self._find(model), name="inference-profile")

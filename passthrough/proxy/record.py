@@ -16,6 +16,7 @@ from passthrough.bedrock.operations import Body, Operation
 from passthrough.bedrock.usage import NOTHING, Usage
 from passthrough.errors import Refusal, Unavailable
 from passthrough.policy.allowance_holds import UNLIMITED, Hold
+from passthrough.policy.buckets import TokenBucket
 from passthrough.policy.keys import VirtualKey
 from passthrough.policy.ledger import Entry, Outcome, uuid7
 from passthrough.proxy import attribution
@@ -170,8 +171,7 @@ class Recorder:
         self._price = price
         self._clock = clock
         self.monotonic = monotonic
-        self._room = float(STRANGERS_AT_ONCE)
-        self._room_at = monotonic()
+        self._strangers = TokenBucket(at_once=STRANGERS_AT_ONCE, a_second=STRANGERS_A_SECOND, now=monotonic())
         self._unrecorded = 0
 
     def open(self, request: web.BaseRequest) -> Record:
@@ -182,13 +182,9 @@ class Recorder:
 
     def has_room_for_a_stranger(self) -> bool:
         """Whether a call of somebody without a valid key gets a row; the log says how many did not."""
-        now = self.monotonic()
-        self._room = min(STRANGERS_AT_ONCE, self._room + (now - self._room_at) * STRANGERS_A_SECOND)
-        self._room_at = now
-        if self._room < 1:
+        if not self._strangers.take(self.monotonic()):
             self._unrecorded += 1
             return False
-        self._room -= 1
         if self._unrecorded:
             _log.warning("calls without a valid key were counted, but not recorded", extra={"calls": self._unrecorded})
             self._unrecorded = 0

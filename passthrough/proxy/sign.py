@@ -77,7 +77,7 @@ class _Form:
     seal: _Seal
     amz_date: str
     request: "hashlib._Hash"  # of the canonical request as far as the body's hash
-    to_sign: str
+    to_sign: bytes
     authorization: str
 
 
@@ -120,7 +120,7 @@ class Signer:
         )
         request = form.request.copy()
         request.update(payload_sha256.encode())
-        signature = form.seal.signature(f"{form.to_sign}{request.hexdigest()}".encode())
+        signature = form.seal.signature(form.to_sign + request.hexdigest().encode())
         added = [("X-Amz-Date", form.amz_date), ("Authorization", form.authorization + signature)]
         if token:
             added.append(("X-Amz-Security-Token", token))
@@ -151,7 +151,7 @@ class Signer:
             seal=seal,
             amz_date=amz_date,
             request=hashlib.sha256(canonical_request(method, uri, query, block, names, "")),
-            to_sign=f"{ALGORITHM}\n{amz_date}\n{seal.scope}\n",
+            to_sign=string_to_sign(amz_date, seal.scope, ""),
             authorization=f"{seal.prefix}{names.decode()}, Signature=",
         )
 
@@ -216,6 +216,7 @@ def _name_then_value(pair: str) -> tuple[str, str]:
 
 
 def string_to_sign(amz_date: str, scope: str, request_sha256: str) -> bytes:
+    """Write down what is signed in the end. The hash of the canonical request comes last."""
     return f"{ALGORITHM}\n{amz_date}\n{scope}\n{request_sha256}".encode()
 
 

@@ -1,8 +1,7 @@
 """One HTTP/1.1 connection to an upstream, carrying one exchange at a time.
 
-Parsing is llhttp's (through httptools) in its strict mode, which refuses conflicting lengths, folded
-headers and bare line feeds; what it leaves open is bounded here (size of the head, interim answers,
-bytes that nobody asked for).
+Parsing is llhttp's (through httptools) in its strict mode, which refuses conflicting lengths, folded headers and bare
+line feeds; what it leaves open is bounded here (size of the head, interim answers, bytes that nobody asked for).
 """
 
 import asyncio
