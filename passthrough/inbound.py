@@ -3,6 +3,7 @@
 Where it touches a private corner of aiohttp, tests/journeys and tests/adversity hold it to what is expected there.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -27,19 +28,28 @@ MAX_HEAD_BYTES = 256 * 1024
 class Protocol(web.RequestHandler):
     """aiohttp's server protocol, with a bound on a request's head, and a refusal in our shape for what is not HTTP.
 
-    `refused` is told the status of each such refusal: there is no call that could be recorded.
+    `refused` is told the status of each such refusal: there is no call that could be recorded. `ends` says whether
+    the server is coming to its end: what was on its way to be a connection then is closed as soon as it is one.
     """
 
     # Its parent has slots, and so has it: there is one of these for every connection.
-    __slots__ = ("_ends", "_head_bytes", "_last_body", "_refused", "_too_much")
+    __slots__ = ("_ends", "_head_bytes", "_last_body", "_refused", "_server_ends", "_too_much")
 
-    def __init__(self, *arguments: Any, refused: Callable[[int], None], **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, refused: Callable[[int], None], ends: Callable[[], bool], **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self._refused = refused
+        self._server_ends = ends
         self._head_bytes = 0
         self._last_body: StreamReader | None = None
         self._too_much = False
         self._ends = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self._server_ends():  # it was accepted, or its TLS handshake began, before the others were closed
+            self.close()
 
     def data_received(self, data: bytes) -> None:
         if self._too_much:
@@ -117,13 +127,13 @@ class Protocol(web.RequestHandler):
         return response
 
     def close(self) -> None:
-        """Come to an end, as the server does: at once when idle, else with the answer that is being given.
+        """Come to an end, as the server does: at once when idle, else with the answer to what has arrived.
 
         aiohttp would go deaf instead: a body that is still on its way would never arrive, and a client that keeps
         an idle connection would send its next call into it.
         """
         self._ends = True
-        if not self._request_in_progress:
+        if not self._request_in_progress and not self._messages:
             self.force_close()
 
 

@@ -114,6 +114,7 @@ async def accept(
         Protocol,
         runner.server,
         refused=served.refused,
+        ends=lambda: served.handler.draining,
         loop=loop,
         access_log=None,
         auto_decompress=False,  # bodies are forwarded as they came
@@ -170,7 +171,7 @@ async def _drain(
     """Stop accepting, let open calls finish for a while."""
     served.handler.draining = True
     _log.info("draining", extra={"open_calls": len(served.handler.calls)})
-    server.close()
+    await _stop_accepting(server)
     assert runner.server is not None  # noqa: S101  # it was set up
     runner.server.pre_shutdown()  # idle connections
     try:
@@ -178,6 +179,14 @@ async def _drain(
             await _first(served.handler.drained(), hurry.wait())
     except TimeoutError:
         _log.warning("drain time is over", extra={"cut_calls": len(served.handler.calls)})
+
+
+async def _stop_accepting(server: asyncio.Server) -> None:
+    """Close the listening socket when what was accepted has become a connection: asyncio drops what has not."""
+    for sock in server.sockets:
+        asyncio.get_running_loop().remove_reader(sock.fileno())
+    await asyncio.sleep(0)
+    server.close()
 
 
 async def _end(served: Service, server: asyncio.Server, runner: web.AppRunner) -> None:

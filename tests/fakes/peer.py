@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal, Self
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 LARGEST_HEAD = 1024 * 1024
 _BODILESS = (b"204", b"304")
 
@@ -84,6 +84,11 @@ class Peer:
         with contextlib.suppress(OSError):  # a TimeoutError is one
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await self.writer.wait_closed()
+
+    async def start_tls(self, trusting: ssl.SSLContext) -> None:
+        """Shake hands on a connection that was made without, as a client."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await self.writer.start_tls(trusting, server_hostname="127.0.0.1")
 
     # -- out
 

@@ -15,6 +15,7 @@ from passthrough.sandbox import DEFAULT_CREDENTIALS
 from passthrough.serving import listen, serve
 from passthrough.settings import Settings
 from tests.fakes.calls import BODY, CONVERSE, STREAM, ask, call, call_head
+from tests.fakes.certificates import Authority
 from tests.fakes.peer import connect, until
 from tests.fakes.running import MASTER_KEY, command, select
 from tests.fakes.upstream import LAST_CHUNK, Incoming, Upstream, chunk, stream_head, text_frame, usage_frame
@@ -57,17 +58,21 @@ async def served(upstream: Upstream, database_url: str, tmp_path: Path) -> Async
 
 
 @asynccontextmanager
-async def _serving(upstream: Upstream, database_url: str, data_dir: Path, **wanted: Any) -> AsyncIterator[Serving]:
+async def _serving(
+    upstream: Upstream, database_url: str, data_dir: Path, *, authority: Authority | None = None, **wanted: Any
+) -> AsyncIterator[Serving]:
     settings = Settings(
         **{"master_key": MASTER_KEY, "data_dir": data_dir, "log_level": "warning", "runtime_endpoint": upstream.url}
         | wanted
     )
     sock = listen("127.0.0.1", 0)
-    url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+    url = f"{'https' if authority else 'http'}://127.0.0.1:{sock.getsockname()[1]}"
     thresholds = gc.get_threshold()
-    task = asyncio.create_task(serve(settings, sock, database_url=database_url, sandbox=DEFAULT_CREDENTIALS))
+    tls = authority.serving("127.0.0.1") if authority else None
+    task = asyncio.create_task(serve(settings, sock, database_url=database_url, tls=tls, sandbox=DEFAULT_CREDENTIALS))
     try:
-        async with connect(url) as client:  # it listens from the start; it answers when it serves
+        # it listens from the start; it answers when it serves
+        async with connect(url, tls=authority.trusting() if authority else None) as client:
             assert (await ask(client, READINESS)).status == 200
         yield Serving(url, database_url, task)
     finally:
@@ -122,6 +127,26 @@ async def test_a_connection_that_is_idle_is_closed_at_once(served: Serve, upstre
         await serving.stop()
         assert await idle.gone() == "fin"
         assert await fresh.gone() == "fin"
+        assert not serving.task.done()
+        script.go_on.set()
+        assert (await busy.body(*first)).ending == "whole"
+        await serving.ended()
+
+
+async def test_a_connection_that_becomes_one_too_late_is_closed_at_once(
+    served: Serve, upstream: Upstream, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path, "authority")
+    serving = await served(authority=authority)
+    upstream.script = script = Stream()
+    async with AsyncExitStack() as clients:
+        late = await clients.enter_async_context(connect(serving.url))  # accepted first, before its handshake
+        busy = await clients.enter_async_context(connect(serving.url, tls=authority.trusting()))
+        await busy.send(call(STREAM))
+        first = await busy.head()
+        await serving.stop()
+        await late.start_tls(authority.trusting())
+        assert await late.gone() == "fin"
         assert not serving.task.done()
         script.go_on.set()
         assert (await busy.body(*first)).ending == "whole"

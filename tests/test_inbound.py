@@ -1,0 +1,46 @@
+"""A connection of a client's comes to its end: what has arrived is answered, what has not begun is closed."""
+
+import asyncio
+import functools
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+
+from passthrough.inbound import Protocol
+from tests.fakes.peer import Peer
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+@pytest.fixture
+async def ends() -> AsyncIterator[tuple[Protocol, Peer]]:
+    """The server's end and the client's of one connection."""
+
+    async def handler(_request: web.BaseRequest) -> web.Response:
+        return web.Response(text="served")
+
+    loop = asyncio.get_running_loop()
+    server = web.Server(handler)
+    inner, outer = socket.socketpair()
+    factory = functools.partial(Protocol, server, refused=lambda _status: None, ends=lambda: False, loop=loop)
+    _, protocol = await loop.connect_accepted_socket(factory, inner)
+    async with Peer(*await asyncio.open_connection(sock=outer)) as client:
+        yield protocol, client
+    await server.shutdown()
+
+
+async def test_what_has_arrived_is_answered_and_the_connection_ends(ends: tuple[Protocol, Peer]) -> None:
+    protocol, client = ends
+    protocol.data_received(REQUEST)
+    protocol.close()  # before the loop has begun to serve it
+    got = await client.message()
+    assert (got.status, got.values("Connection"), got.body) == (200, ["close"], b"served")
+    assert await client.gone() == "fin"
+
+
+async def test_a_connection_on_which_nothing_arrived_ends_at_once(ends: tuple[Protocol, Peer]) -> None:
+    protocol, client = ends
+    protocol.close()
+    assert await client.gone() == "fin"
