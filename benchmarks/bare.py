@@ -63,7 +63,9 @@ async def serve(port: int, upstream_port: int) -> None:
     server = web.Server(handle)
     async with Pool(tls=ssl.create_default_context()) as pool:
         listening = await loop.create_server(
-            lambda: Protocol(server, loop=loop, refused=print, access_log=None, auto_decompress=False),
+            lambda: Protocol(
+                server, loop=loop, refused=print, ends=lambda: False, access_log=None, auto_decompress=False
+            ),
             "127.0.0.1",
             port,
         )

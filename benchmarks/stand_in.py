@@ -12,6 +12,7 @@ share. Streams are spread evenly over the gap, so that frames come one at a time
 
 import asyncio
 import json
+import math
 import ssl
 import struct
 import sys
@@ -112,7 +113,8 @@ class Pace:
                 piece = delta()
                 for stream in tuple(streams):
                     stream.step(piece)
-        self._loop.call_at(self._due, self._tick)
+        # uvloop rounds to milliseconds: to the next one down would mean at once, and a core spent on waiting
+        self._loop.call_later(math.ceil((self._due - now) * 1000) / 1000, self._tick)
 
 
 class Bedrock(asyncio.Protocol):
