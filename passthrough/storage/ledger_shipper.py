@@ -106,7 +106,7 @@ class Shipper:
         return count
 
     async def _store(self, batch: Sequence[bytes], writer: LedgerWriter) -> None:
-        await self._store_all(list(self._decoded(batch).items()), writer)
+        await self._store_all(self._decoded(batch), writer)
 
     async def _store_all(self, entries: Sequence[tuple[bytes, Entry]], writer: LedgerWriter) -> None:
         """Store calls at once; of those that are refused, each half by itself, until the one is found that is to blame.
@@ -130,11 +130,11 @@ class Shipper:
         except _UNACCEPTABLE as error:
             self._reject(payload, str(error))
 
-    def _decoded(self, batch: Sequence[bytes]) -> dict[bytes, Entry]:
-        entries = {}
+    def _decoded(self, batch: Sequence[bytes]) -> list[tuple[bytes, Entry]]:
+        entries = []
         for payload in batch:
             try:
-                entries[payload] = decode(payload)
+                entries.append((payload, decode(payload)))
             except msgspec.MsgspecError as error:
                 self._reject(payload, str(error))
         return entries

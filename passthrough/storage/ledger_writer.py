@@ -63,11 +63,13 @@ class LedgerWriter:
         """
         await self._make_months(entries, now)
         today = datetime.fromtimestamp(now, UTC).date()
-        callers = {_caller(entry) for entry in entries}
-        routes = {_route(entry) for entry in entries}
-        caller_ids = await self._callers.ids(self._connection, callers, today)
-        route_ids = await self._routes.ids(self._connection, routes, today)
-        records = [_record(entry, caller_ids[_caller(entry)], route_ids[_route(entry)]) for entry in entries]
+        callers, routes = [_caller(entry) for entry in entries], [_route(entry) for entry in entries]
+        caller_ids = await self._callers.ids(self._connection, set(callers), today)
+        route_ids = await self._routes.ids(self._connection, set(routes), today)
+        records = [
+            _record(entry, caller_ids[caller], route_ids[route])
+            for entry, caller, route in zip(entries, callers, routes, strict=True)
+        ]
         async with self._connection.transaction():
             await self._connection.copy_records_to_table("ledger_batch", records=records, columns=_COLUMNS)
             await self._connection.execute(TURN)
