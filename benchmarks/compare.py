@@ -23,7 +23,7 @@ from typing import Any
 import contenders
 import uvloop
 from contenders import Stage
-from loading import Target, completions, streaming, unary
+from loading import Target, completions, paced, streaming, unary
 from picture import picture
 from processes import Cores, free_port, machine, resident_bytes, running, tree
 from table import table
@@ -32,6 +32,7 @@ from passthrough.storage.embedded import embedded
 
 STREAMS = 500
 STREAMS_OF_LITELLM = 20  # a core of it carries about 4,000 frames a second, 80 streams
+CALLS_PER_SECOND = 4000.0  # about half of what a core of passthrough serves
 WAVES = 2
 MICRO = 1e6
 MILLI = 1e3
@@ -55,6 +56,9 @@ async def measure(target: Target, *, seconds: float, streams: int) -> Figures:
         "p50_ms_32": many.percentile(0.50) * MILLI,
         "p99_ms_32": many.percentile(0.99) * MILLI,
     }
+    if figures["calls_per_second"] > CALLS_PER_SECOND:
+        cost = await paced(target, connections=32, calls_per_second=CALLS_PER_SECOND, seconds=seconds * 2)
+        figures["cpu_us_per_paced_call"] = cost * MICRO
     if not streams:
         return figures
     open_streams = await streaming(target, streams=streams, seconds=seconds * 2)
@@ -78,7 +82,8 @@ def rounds(stage: Stage, entries: dict[str, tuple[contenders.Contender, bool, in
                 figures = uvloop.run(measure(target, seconds=options.seconds, streams=streams))
             found[name].append(figures)
     medians = {
-        name: {row: statistics.median(run[row] for run in runs) for row in runs[0]} for name, runs in found.items()
+        name: {row: statistics.median(run[row] for run in runs if row in run) for row in runs[0]}
+        for name, runs in found.items()
     }
     base = medians.pop("direct")
     for figures in medians.values():

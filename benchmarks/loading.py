@@ -8,9 +8,11 @@ import gc
 import re
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from processes import cpu_seconds, resident_bytes, tree
 from stand_in import FRAMES
@@ -75,11 +77,12 @@ def spending(target: Target) -> Iterator[Spent]:
 
 
 class _Asking(asyncio.Protocol):
-    """Sends the same request again as soon as it is answered."""
+    """Sends the same request again: as soon as it is answered, or when it is told to, where it waits in `idle`."""
 
-    def __init__(self, request: bytes, latencies: list[float]) -> None:
+    def __init__(self, request: bytes, latencies: list[float], idle: "deque[_Asking] | None" = None) -> None:
         self._request = request
         self._latencies = latencies
+        self._idle = idle
         self._held = b""
         self._sent = 0.0
         self.stopped = asyncio.Event()
@@ -88,9 +91,15 @@ class _Asking(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a TCP connection's is one
-        self._ask()
+        self._go_on()
 
-    def _ask(self) -> None:
+    def _go_on(self) -> None:
+        if self._idle is None:
+            self.ask()
+        else:
+            self._idle.append(self)
+
+    def ask(self) -> None:
         self._sent = time.perf_counter()
         self._transport.write(self._request)
 
@@ -107,7 +116,10 @@ class _Asking(asyncio.Protocol):
             self._transport.close()
             self.stopped.set()
         else:
-            self._ask()
+            self._go_on()
+
+    def close(self) -> None:
+        self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.stopping:
@@ -142,7 +154,7 @@ async def unary(target: Target, *, connections: int, seconds: float) -> Unary:
     clients = [_Asking(request, latencies) for _ in range(connections)]
     with spending(target) as spent:
         for client in clients:
-            await loop.create_connection(lambda client=client: client, "127.0.0.1", target.port)
+            await loop.create_connection(partial(lambda made: made, client), "127.0.0.1", target.port)
         await asyncio.sleep(seconds)
         for client in clients:
             client.stopping = True
@@ -150,6 +162,38 @@ async def unary(target: Target, *, connections: int, seconds: float) -> Unary:
             for client in clients:
                 await client.stopped.wait()
     return Unary(spent, sorted(latencies))
+
+
+async def paced(target: Target, *, connections: int, calls_per_second: float, seconds: float) -> float:
+    """CPU seconds of a proxy for a call, at a rate that is the same for each proxy.
+
+    At its limit a slow proxy pays more for the same call than a quick one: load and upstream fall asleep in
+    between, and whoever sends to them has to wake them.
+    """
+    loop = asyncio.get_running_loop()
+    request = target.request(MODEL, "converse")
+    latencies: list[float] = []
+    idle: deque[_Asking] = deque()
+    for _ in range(connections):
+        await loop.create_connection(lambda: _Asking(request, latencies, idle), "127.0.0.1", target.port)
+    clients, sent = tuple(idle), 0
+    with spending(target) as spent:
+        began = loop.time()
+        while (passed := loop.time() - began) < seconds:
+            while sent < passed * calls_per_second:
+                if not idle:
+                    raise SystemExit(f"A proxy does not serve {calls_per_second:.0f} calls a second.")
+                idle.popleft().ask()
+                sent += 1
+            await asyncio.sleep(0.001)
+        for client in clients:
+            client.stopping = True
+        for client in idle:
+            client.close()
+        async with asyncio.timeout(STREAM_SECONDS):
+            for client in clients:
+                await client.stopped.wait()
+    return spent.proxy / sent
 
 
 class _Reading(asyncio.Protocol):

@@ -12,7 +12,7 @@ import re
 import resource
 import tempfile
 from pathlib import Path
-from typing import Self, cast
+from typing import ClassVar, cast
 
 import contenders
 import uvloop
@@ -39,7 +39,7 @@ QUIET, FLOOD, WHOLE = b"/model/anthropic.quiet", b"/model/anthropic.flood", b"/m
 class Upstream(asyncio.Protocol):
     """Answers `quiet` with a frame and then when told, `flood` with more than anybody takes, `whole` a whole body."""
 
-    quiet: set[Self] = set()  # noqa: RUF012  # of all connections
+    quiet: ClassVar[set["Upstream"]] = set()  # of all connections
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)

@@ -92,7 +92,10 @@ def steps(handler: Handler) -> dict[str, Callable[[], Any]]:
     fields = CIMultiDictProxy(CIMultiDict([(name.decode(), value.decode()) for name, value in HEADERS]))
     call, streamed = route("POST", TARGET), route("POST", TARGET + "-stream")
     caller = finished(handler.authenticate(fields))
-    asked = {"scope_region": None, "headers": fields, "end_user": None}
+
+    def admit() -> None:
+        finished(handler.admit(caller.key, call, scope_region=None, headers=fields, end_user=None))
+
     forwarded = handler.headers.choose(HEADERS, KEY)
     payload = Payload(BODY, len(BODY), digest("body"), hash_is_the_clients=False)
     # frames without the chunked coding in which the stand-in writes them
@@ -113,7 +116,7 @@ def steps(handler: Handler) -> dict[str, Callable[[], Any]]:
     return {
         "route": lambda: route("POST", TARGET),
         "authenticate": lambda: finished(handler.authenticate(fields)),
-        "admit": lambda: finished(handler.admit(caller.key, call, **asked)),
+        "admit": admit,
         "choose headers": lambda: handler.headers.choose(HEADERS, KEY),
         "compose and sign": lambda: handler.compose("POST", call, "us-east-1", forwarded, payload),
         "the answer's head": lambda: answer_head(ANSWER_HEADERS),

@@ -97,10 +97,10 @@ async def measure(replicas: Sequence[str], changes: int, connections: int) -> No
     print(machine())
     print(f"{changes} changes over {len(replicas)} replicas of 2 workers, {calls} calls meanwhile")
     print("the last call that was still admitted began so long after the change was")
-    for moment, measured in lags.items():
+    for name, measured in lags.items():
         measured.sort()
         p50, p99 = (measured[int(len(measured) * share)] * 1000 for share in (0.5, 0.99))
-        print(f"  {moment:10} p50 {p50:6.1f} ms   p99 {p99:6.1f} ms   worst {measured[-1] * 1000:6.1f} ms")
+        print(f"  {name:10} p50 {p50:6.1f} ms   p99 {p99:6.1f} ms   worst {measured[-1] * 1000:6.1f} ms")
 
 
 def main() -> None:

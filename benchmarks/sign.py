@@ -64,7 +64,7 @@ def with_botocore(credentials: Credentials) -> Callable[[], str]:
     def sign() -> str:
         request = botocore.awsrequest.AWSRequest("POST", f"https://{HOST}{PATH}", headers=dict(SIGNED), data=BODY)
         signer.add_auth(request)
-        return request.headers["Authorization"]
+        return str(request.headers["Authorization"])
 
     return sign
 
@@ -86,7 +86,7 @@ def with_crt(credentials: Credentials) -> Callable[[], str]:
             signed_body_header_type=awscrt.auth.AwsSignedBodyHeaderType.NONE,
         )
         awscrt.auth.aws_sign_request(request, config).result()
-        return request.headers.get("Authorization")
+        return str(request.headers.get("Authorization"))
 
     return sign
 
