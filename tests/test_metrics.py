@@ -90,7 +90,7 @@ async def test_a_disk_that_was_full_for_a_moment_ends_no_publishing(
         asked.set()
         return with_calls(1, open_calls=0).exposition()
 
-    async with merged_metrics(folder, own), asyncio.timeout(5):
+    async with merged_metrics(folder, own), asyncio.timeout(30):
         folder.rename(away)
         for _ in range(2):
             asked.clear()

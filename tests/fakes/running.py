@@ -33,7 +33,7 @@ from passthrough.settings import Settings
 T = TypeVar("T")
 
 MASTER_KEY = "sk-master-of-the-tests-0123456789"
-PATIENCE_SECONDS = 20.0  # what takes longer than this hangs
+PATIENCE_SECONDS = 30.0  # what takes longer than this hangs
 
 
 @dataclass
@@ -102,7 +102,7 @@ async def running(
                 "runtime_endpoint": address,
                 "agent_runtime_endpoint": address,
                 "control_endpoint": address,
-                "disconnect_drain_seconds": 5.0,
+                "disconnect_drain_seconds": 60.0,
                 **settings,
             }
         )

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from tests.fakes.tap import CONTINUE, Message, read_answer
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 30.0
 
 
 def ask(url: str, line: str, *fields: str, body: bytes | None = None, chunked: bool = False) -> Message:

@@ -131,7 +131,7 @@ async def test_with_cancel_the_upstream_is_dropped_at_once(
         else:
             await until(lambda: upstream.requests)
         leave(client)
-        async with asyncio.timeout(2):  # at once: not after the 5 s of a drain
+        async with asyncio.timeout(20):  # at once: not after the minute of a drain
             await ended.wait()
     (row,) = await ended_rows(proxy)
     assert (row["outcome"], row["status"]) == ("client_gone", 200 if before else 499)
@@ -145,7 +145,7 @@ async def test_reading_to_the_end_takes_no_longer_than_it_may(start: Proxies, up
         await client.send(call(STREAM))
         await client.head()
         client.reset()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(20):
             await ended.wait()
     (row,) = await ended_rows(proxy)
     assert (row["outcome"], row["status"]) == ("client_gone", 200)
@@ -159,7 +159,7 @@ async def test_no_more_are_read_to_the_end_than_may_be_at_a_time(start: Proxies,
         if number < 2:
             await _draining(proxy, number + 1)
         else:
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(20):
                 await script.ended.wait()
     assert [script.ended.is_set() for script in scripts[:2]] == [False, False]
     for script in scripts[:2]:
@@ -229,7 +229,7 @@ async def test_inside_its_own_body_the_call_ends(proxy: Running, upstream: Upstr
     (row,) = await ended_rows(proxy)
     assert (row["outcome"], row["status"]) == ("client_gone", 499)
     if hashed:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             await ended.wait()
     else:
         assert not upstream.connections

@@ -1,7 +1,7 @@
 """Routing: which targets are refused, so that nobody behind us reads another path than we judged."""
 
 from contextlib import suppress
-from time import perf_counter
+from time import process_time
 
 import pytest
 
@@ -179,7 +179,7 @@ def test_a_query_that_no_url_can_have_is_refused(query: str) -> None:
     ],
 )
 def test_a_target_made_to_keep_us_busy_takes_no_time(target: str) -> None:
-    begun = perf_counter()
+    begun = process_time()
     with suppress(Refusal):
         route("GET", target)
-    assert perf_counter() - begun < 0.1  # milliseconds, in truth; a backtracking match would take minutes
+    assert process_time() - begun < 1  # milliseconds, in truth; a backtracking match would take minutes

@@ -46,10 +46,10 @@ async def admitted(holder: VirtualKey, path: str, headers: Mapping[str, str]) ->
 
 @pytest.mark.parametrize("text", ["a" * 2040, "a" * 2_000_000])
 def test_a_pattern_with_many_stars_is_held_against_a_hostile_id_at_once(text: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert not patterns.matches("*a*a*a*b", text)
     assert not patterns.matches("arn:aws:bedrock:*:*:inference-profile/*b", "arn:aws:bedrock:" + ":" * len(text))
-    assert time.perf_counter() - began < AT_ONCE
+    assert time.process_time() - began < AT_ONCE
 
 
 @given(st.text("ab*", max_size=8), st.text("ab", max_size=10))
@@ -71,12 +71,12 @@ def test_a_model_in_the_body_that_cannot_be_an_id_is_refused_whatever_the_patter
 def test_a_body_of_millions_of_parts_costs_neither_time_nor_memory(piece: bytes, path: str, operation: str) -> None:
     body = b'{"model":"x","sources":[' + piece * (MOST_PARTS + 1) + b"0]}"
     call = route("POST", path)
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(Refusal, match="more members"):
         access.check_body(key(HAIKU), call, body)
     assert units_requested(operation, None, body) == {}
     assert operation != "Rerank" or model_in_body(call.operation, body) is None
-    assert time.perf_counter() - began < AT_ONCE
+    assert time.process_time() - began < AT_ONCE
 
 
 def test_a_large_body_of_text_and_base64_is_read() -> None:

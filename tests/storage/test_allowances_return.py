@@ -48,7 +48,7 @@ async def test_a_window_that_nobody_had_begins_with_what_was_spent_in_it(
         await spent(one, max_budget=Decimal(1), budget_duration="1d")
         (account,) = one.allowances._plans.accounts()
         one.allowances._rounds.close(account)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while await sql.fetchval("SELECT count(*) FROM allowance_leases"):  # noqa: ASYNC110  # nobody is told
                 await asyncio.sleep(0.02)
         # as if that had been yesterday
@@ -73,7 +73,7 @@ async def test_what_says_nothing_any_more_is_removed_and_comes_back_whole(
         accounts = list(one.allowances._plans.accounts())
         for account in accounts:
             one.allowances._rounds.close(account)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while await sql.fetchval("SELECT count(*) FROM allowance_leases"):  # noqa: ASYNC110  # nobody is told
                 await asyncio.sleep(0.02)
         await sql.execute(old)
@@ -112,7 +112,7 @@ async def test_who_gives_leases_back_waits_for_the_allowance_before_it_locks_a_l
         values = ("a",) if "$1" in statement else ()
         waiting = asyncio.create_task(other.fetchval(f"SELECT {statement}", *values))  # our own text
         blocked = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not await sql.fetchval(blocked, pid):  # nobody is told
                 await asyncio.sleep(0.01)
                 await sql.execute("SELECT pg_stat_clear_snapshot()")

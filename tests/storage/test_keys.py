@@ -14,7 +14,7 @@ from passthrough.storage.keys import KeyDirectory, key_directory
 from passthrough.storage.schema import FormerKey, Key, Team, TeamMember, User
 from tests.fakes.cutting import cutting
 
-PATIENCE_SECONDS = 10  # how fast it is, benchmarks/revocation.py tells
+PATIENCE_SECONDS = 30  # how fast it is, benchmarks/revocation.py tells
 KEY = digest("sk-one-of-the-tests-keys")
 
 
@@ -165,7 +165,7 @@ async def test_while_postgresql_is_away_known_keys_are_served_and_changes_made_m
             await directory.find(digest("sk-unknown"))
 
         await proxy.mend()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(20):
             await directory.listening()
         known, same = await directory.find(blocked), await directory.find(other)
         assert known is not None
@@ -210,7 +210,7 @@ async def test_nobody_waits_to_catch_up_while_postgresql_is_away(database_url: s
         cutting(database_url) as proxy,
         open_database(proxy.url) as distant,
         key_directory(distant) as directory,
-        asyncio.timeout(3),
+        asyncio.timeout(30),
     ):
         await directory.listening()
         await proxy.cut()

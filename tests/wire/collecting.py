@@ -10,7 +10,7 @@ from passthrough.wire.connection import Connection, Head
 from passthrough.wire.dial import Address, OutboundProxy, upstream_tls
 from passthrough.wire.pool import Limits, Pool
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 GET = b"GET /x HTTP/1.1\r\nHost: here\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\n{}"
 

@@ -12,7 +12,7 @@ from tests.fakes.peer import Peer, connect
 from tests.fakes.upstream import Upstream
 from tests.wire.collecting import POST, address, opened_pool
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 
 
 class Downstream(asyncio.Protocol):

@@ -85,7 +85,7 @@ async def test_an_upstream_that_never_finishes_its_handshake_is_a_503() -> None:
 
     async with Upstream(script) as upstream, opened_pool(limits=Limits(connect_seconds=0.2)) as pool:
         with pytest.raises(Unavailable):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await pool.acquire(address(upstream.port, tls=True))
 
 
@@ -163,7 +163,7 @@ async def test_an_outbound_proxy_that_says_nothing_is_given_up(secured: Upstream
         proxy = outbound_proxy(f"http://127.0.0.1:{silent.port}")
         async with opened_pool(proxy=proxy, limits=Limits(connect_seconds=0.2)) as pool:
             with pytest.raises(Unavailable):
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(30):
                     await pool.acquire(address(secured.port, tls=True))
 
 
