@@ -45,6 +45,9 @@ async def measure(target: Target, *, seconds: float, streams: int) -> Figures:
     figures: Figures = {"memory_idle_mb": resident_bytes(tree(target.process)) / 1e6}
     await unary(target, connections=4, seconds=seconds / 2)  # warms up
     alone = await unary(target, connections=1, seconds=seconds)
+    pace = await paced(target, connections=32, calls_per_second=CALLS_PER_SECOND, seconds=seconds * 2)
+    if pace is not None:
+        figures["cpu_us_per_paced_call"] = pace * MICRO
     many = await unary(target, connections=32, seconds=seconds * 2)
     calls = len(many.latencies)
     figures |= {
@@ -56,9 +59,6 @@ async def measure(target: Target, *, seconds: float, streams: int) -> Figures:
         "p50_ms_32": many.percentile(0.50) * MILLI,
         "p99_ms_32": many.percentile(0.99) * MILLI,
     }
-    if figures["calls_per_second"] > CALLS_PER_SECOND:
-        cost = await paced(target, connections=32, calls_per_second=CALLS_PER_SECOND, seconds=seconds * 2)
-        figures["cpu_us_per_paced_call"] = cost * MICRO
     if not streams:
         return figures
     open_streams = await streaming(target, streams=streams, seconds=seconds * 2)
