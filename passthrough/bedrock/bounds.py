@@ -99,9 +99,9 @@ class _Request(msgspec.Struct):
     """Where a request names its maximum of output, and how many answers it wants."""
 
     inferenceConfig: Any = None  # noqa: N815  # AWS's names
-    textGenerationConfig: Any = None  # noqa: N815
+    textGenerationConfig: Any = None  # noqa: N815  # Titan's
     max_tokens: Any = None
-    maxTokens: Any = None  # noqa: N815
+    maxTokens: Any = None  # noqa: N815  # AI21's
     max_gen_len: Any = None
     max_tokens_to_sample: Any = None
     max_completion_tokens: Any = None
@@ -109,7 +109,7 @@ class _Request(msgspec.Struct):
     n: Any = 1
     best_of: Any = 1
     num_generations: Any = 1
-    numResults: Any = 1  # noqa: N815
+    numResults: Any = 1  # noqa: N815  # AI21's
 
 
 _top_maxima = attrgetter(

@@ -117,10 +117,10 @@ def test_elsewhere_the_session_signs_with_its_token(
 
 
 def test_where_https_is_served_http_is_not(program: Command, authority: Authority) -> None:
-    with urllib.request.urlopen(f"{program.url}/health/readiness", context=authority.trusting()) as answer:  # noqa: S310
+    with urllib.request.urlopen(f"{program.url}/health/readiness", context=authority.trusting()) as answer:  # noqa: S310  # it is https
         assert answer.status == 200
     with pytest.raises(OSError, match=r"reset|closed|EOF"):
-        urllib.request.urlopen(f"{program.url.replace('https', 'http')}/health/readiness")  # noqa: S310
+        urllib.request.urlopen(f"{program.url.replace('https', 'http')}/health/readiness")  # noqa: S310  # it is http
 
 
 def test_its_log_has_each_call_and_no_secret(

@@ -58,7 +58,7 @@ def post(litellm: Command, path: str, key: str, document: object) -> Any:
         json.dumps(document).encode(),
         {"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310  # as above
         return json.loads(answer.read())
 
 

@@ -101,7 +101,7 @@ def test_the_bidirectional_stream_is_refused_in_words(suffix: str, proxy: Blocki
     request = urllib.request.Request(url, b"frames", {"Authorization": f"Bearer {key}"})  # noqa: S310  # it is http
 
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(request)  # noqa: S310
+        urllib.request.urlopen(request)  # noqa: S310  # as above
 
     with refused.value as answer:
         assert answer.status == 400

@@ -15,6 +15,7 @@ from typing import Any
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
 
+from passthrough.policy.keys import digest
 from passthrough.sandbox import DEFAULT_CREDENTIALS
 from tests.fakes.running import MASTER_KEY, Command, command, select
 
@@ -136,8 +137,6 @@ class Clients:
 
 async def account(database_url: str, key: str, kind: int) -> dict[str, Any]:
     """The row of one allowance of a key."""
-    from passthrough.policy.keys import digest  # noqa: PLC0415
-
     (row,) = await select(
         database_url,
         f"SELECT * FROM allowances WHERE name = '{digest(key)}' AND kind = {kind}",  # noqa: S608  # our own
@@ -147,8 +146,6 @@ async def account(database_url: str, key: str, kind: int) -> dict[str, Any]:
 
 async def settled(database_url: str, key: str, calls: int) -> tuple[Decimal, Decimal]:
     """Wait until the ledger has so many calls of a key; its sum of costs, and the spend counter."""
-    from passthrough.policy.keys import digest  # noqa: PLC0415
-
     statement = (
         f"SELECT count(*) AS calls, sum(cost) AS cost FROM ledger WHERE key_id = '{digest(key)}' AND status = 200"  # noqa: S608  # our own
     )

@@ -21,7 +21,7 @@ KNOWLEDGE_BASE = "KB12345678"
 
 
 def key(*models: str, **restrictions: object) -> VirtualKey:
-    return VirtualKey(key_id="k", models=models, model_lists=(models,) if models else (), **restrictions)  # type: ignore[arg-type]
+    return VirtualKey(key_id="k", models=models, model_lists=(models,) if models else (), **restrictions)  # type: ignore[arg-type]  # of any of its fields
 
 
 def call(path: str, method: str = "POST") -> Call:

@@ -3,6 +3,9 @@
 import time
 from collections.abc import Callable, Mapping
 
+import botocore.auth
+import botocore.awsrequest
+import botocore.credentials
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -258,10 +261,6 @@ def test_expired_credentials_are_refused_as_aws_does() -> None:
 
 
 def test_a_request_signed_with_the_http_date_is_let_in() -> None:
-    import botocore.auth  # noqa: PLC0415
-    import botocore.awsrequest  # noqa: PLC0415
-    import botocore.credentials  # noqa: PLC0415
-
     date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
     request = botocore.awsrequest.AWSRequest("POST", URL, data=BODY, headers={"Date": date})
     credentials = botocore.credentials.Credentials(DEFAULT_CREDENTIALS.access_key, DEFAULT_CREDENTIALS.secret_key)
