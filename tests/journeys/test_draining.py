@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -27,17 +28,18 @@ READINESS = b"GET /health/readiness HTTP/1.1\r\nHost: h\r\n\r\n"
 class Serving:
     """`serve` as the program runs it, in this process: `stop` is what SIGTERM does."""
 
-    def __init__(self, url: str, database_url: str, task: "asyncio.Task[None]") -> None:
+    def __init__(self, url: str, database_url: str, task: "asyncio.Task[None]", listening: socket.socket) -> None:
         self.url = url
         self.task = task
         self._database_url = database_url
+        self._listening = listening
 
     async def stop(self) -> None:
         signal.raise_signal(signal.SIGTERM)
-        await asyncio.sleep(0.05)  # the signal comes by a pipe of the loop's own
+        await until(lambda: self._listening.fileno() < 0)
 
     async def ended(self) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await self.task
 
     async def rows(self) -> list[dict[str, Any]]:
@@ -74,7 +76,7 @@ async def _serving(
         # it listens from the start; it answers when it serves
         async with connect(url, tls=authority.trusting() if authority else None) as client:
             assert (await ask(client, READINESS)).status == 200
-        yield Serving(url, database_url, task)
+        yield Serving(url, database_url, task, sock)
     finally:
         if not task.done():
             task.cancel()
