@@ -4,7 +4,7 @@
 
 One worker of each on a core of its own; the load, the upstream and PostgreSQL share the others, and nothing
 leaves the machine. The contenders take turns, so that what else the machine does falls on all of them alike; the
-figures are medians over the rounds. Compare them within one run only. Takes about five minutes, nine with LiteLLM.
+figures are medians over the rounds. Compare them within one run only. Takes about seven minutes with all of them.
 """
 
 import argparse
