@@ -64,7 +64,7 @@ async def serve(port: int, upstream_port: int) -> None:
     async with Pool(tls=ssl.create_default_context()) as pool:
         listening = await loop.create_server(
             lambda: Protocol(
-                server, loop=loop, refused=print, ends=lambda: False, access_log=None, auto_decompress=False
+                server, loop=loop, refused=print, server_ends=lambda: False, access_log=None, auto_decompress=False
             ),
             "127.0.0.1",
             port,

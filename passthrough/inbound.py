@@ -28,19 +28,19 @@ MAX_HEAD_BYTES = 256 * 1024
 class Protocol(web.RequestHandler):
     """aiohttp's server protocol, with a bound on a request's head, and a refusal in our shape for what is not HTTP.
 
-    `refused` is told the status of each such refusal: there is no call that could be recorded. `ends` says whether
-    the server is coming to its end: what was on its way to be a connection then is closed as soon as it is one.
+    `refused` is told the status of each such refusal: there is no call that could be recorded. `server_ends` says
+    whether the server is coming to its end: what was on its way to be a connection then is closed as soon as it is one.
     """
 
     # Its parent has slots, and so has it: there is one of these for every connection.
     __slots__ = ("_ends", "_head_bytes", "_last_body", "_refused", "_server_ends", "_too_much")
 
     def __init__(
-        self, *arguments: Any, refused: Callable[[int], None], ends: Callable[[], bool], **options: Any
+        self, *arguments: Any, refused: Callable[[int], None], server_ends: Callable[[], bool], **options: Any
     ) -> None:
         super().__init__(*arguments, **options)
         self._refused = refused
-        self._server_ends = ends
+        self._server_ends = server_ends
         self._head_bytes = 0
         self._last_body: StreamReader | None = None
         self._too_much = False

@@ -114,7 +114,7 @@ async def accept(
         Protocol,
         runner.server,
         refused=served.refused,
-        ends=lambda: served.handler.draining,
+        server_ends=lambda: served.handler.draining,
         loop=loop,
         access_log=None,
         auto_decompress=False,  # bodies are forwarded as they came

@@ -24,7 +24,7 @@ async def ends() -> AsyncIterator[tuple[Protocol, Peer]]:
     loop = asyncio.get_running_loop()
     server = web.Server(handler)
     inner, outer = socket.socketpair()
-    factory = functools.partial(Protocol, server, refused=lambda _status: None, ends=lambda: False, loop=loop)
+    factory = functools.partial(Protocol, server, refused=lambda _status: None, server_ends=lambda: False, loop=loop)
     _, protocol = await loop.connect_accepted_socket(factory, inner)
     async with Peer(*await asyncio.open_connection(sock=outer)) as client:
         yield protocol, client

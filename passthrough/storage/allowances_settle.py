@@ -75,8 +75,8 @@ class _Charges:
 async def _young(connection: asyncpg.Connection, entries: Sequence[Entry]) -> list[Any]:
     oldest = datetime.fromtimestamp(min(entry.started_at for entry in entries), UTC)
     # A batch has hundreds of calls, of a few who make them.
-    of_each = {(entry.key_id, entry.user_id, entry.team_id, entry.end_user, entry.tags): entry for entry in entries}
-    subjects = {subject for entry in of_each.values() for subject in subjects_of(entry)}
+    one_of_each = {(entry.key_id, entry.user_id, entry.team_id, entry.end_user, entry.tags): entry for entry in entries}
+    subjects = {subject for entry in one_of_each.values() for subject in subjects_of(entry)}
     kinds, names = zip(*subjects, strict=True)
     return list(await connection.fetch(_YOUNG, oldest - _HEARING, list(kinds), list(names)))
 

@@ -97,7 +97,7 @@ class Shipper:
         count = 0
         while batch := await reader.batch(segment.size, sealed=segment.sealed):
             began = time.thread_time()
-            await self._store(batch, writer)
+            await self._store(self._decoded(batch), writer)
             reader.confirm(len(batch))
             count += len(batch)
             if len(batch) == BATCH:
@@ -105,10 +105,7 @@ class Shipper:
                 await asyncio.sleep(time.thread_time() - began)
         return count
 
-    async def _store(self, batch: Sequence[bytes], writer: LedgerWriter) -> None:
-        await self._store_all(self._decoded(batch), writer)
-
-    async def _store_all(self, entries: Sequence[tuple[bytes, Entry]], writer: LedgerWriter) -> None:
+    async def _store(self, entries: Sequence[tuple[bytes, Entry]], writer: LedgerWriter) -> None:
         """Store calls at once; of those that are refused, each half by itself, until the one is found that is to blame.
 
         So it costs a few transactions more and no other call anything: clients have ways to be refused.
@@ -118,8 +115,8 @@ class Shipper:
         except _UNACCEPTABLE as error:
             if len(entries) > 1:
                 half = len(entries) // 2
-                await self._store_all(entries[:half], writer)
-                await self._store_all(entries[half:], writer)
+                await self._store(entries[:half], writer)
+                await self._store(entries[half:], writer)
             else:
                 _log.warning("a call was not accepted, cleaning it", extra={"cause": str(error)})
                 await self._store_cleaned(*entries[0], writer)
