@@ -7,7 +7,7 @@ default.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -17,6 +17,8 @@ from passthrough.bedrock.usage import Usage, UsageSource
 
 Outcome = Literal["ok", "client_error", "upstream_error", "refused", "client_gone", "cut"]
 PriceStatus = Literal["priced", "unknown_model", "not_metered"]
+
+_RANDOM_BYTES = 4096  # a memory page; for some 250 to 500 calls
 
 Charge = tuple[int, int, int, int, bool]
 """Of an allowance of money: its id, the lease's number, the window's, picodollars, and whether those are no cost.
@@ -106,6 +108,28 @@ class Entry(msgspec.Struct, array_like=True, gc=False, kw_only=True):
         )
 
 
+class _Random:
+    """Gives random words of 64 bits, of which it asks the kernel for many at a time."""
+
+    def __init__(self) -> None:
+        self._words: Iterator[int] = iter(())
+        # What is left when a process forks is for the parent alone.
+        os.register_at_fork(after_in_child=self._forget)
+
+    def __call__(self) -> int:
+        word = next(self._words, None)
+        if word is None:
+            self._words = iter(memoryview(os.urandom(_RANDOM_BYTES)).cast("Q"))
+            word = next(self._words)
+        return word
+
+    def _forget(self) -> None:
+        self._words = iter(())
+
+
+_random = _Random()
+
+
 class CallIds:
     """Makes UUIDv7s (RFC 9562 §5.7) that only ever grow, also when the clock stands or steps back.
 
@@ -126,9 +150,9 @@ class CallIds:
             self._milliseconds = milliseconds
             self._head = f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}-7"
             # 73 bits: the highest stays free, so that counting up cannot overflow within a millisecond.
-            self._tail = int.from_bytes(os.urandom(10), "big") >> 7
+            self._tail = _random() << 9 | _random() >> 55
         else:
-            self._tail += 1 + int.from_bytes(os.urandom(4), "big")
+            self._tail += 1 + (_random() >> 32)
         tail = self._tail
         variant = 0x8000 | tail >> 48 & 0x3FFF
         return f"{self._head}{tail >> 62:03x}-{variant:04x}-{tail & 0xFFFF_FFFF_FFFF:012x}"

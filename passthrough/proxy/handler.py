@@ -52,9 +52,10 @@ class Handler:
     accepting: Callable[[], None]
     draining: bool = False
     calls: set["asyncio.Task[object]"] = field(default_factory=set)
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self.loop)  # not told the loop, it would ask the kernel for the process's id
         assert task is not None  # noqa: S101  # a coroutine runs in a task
         record = self.record.open(request)  # 7, opened first and closed last
         self.calls.add(task)

@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol):
         released: "Callable[[Connection], None]",
         lost: "Callable[[Connection], None]",
     ) -> None:
-        self._loop = loop
+        self.loop = loop
         self._released = released
         self._lost = lost
         self._transport: asyncio.Transport | None = None
@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
         self._receiver = receiver
         self._begin_answer(bodiless=bodiless)
         self.exchanges += 1
-        self.last_activity = self._loop.time()
+        self.last_activity = self.loop.time()
         transport = self._transport
         if transport is None or transport.is_closing():
             self.request_sent = False
@@ -130,13 +130,13 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         if self._transport is not None:
-            self.last_activity = self._loop.time()
+            self.last_activity = self.loop.time()
             self._transport.write(data)
 
     async def writable(self) -> None:
         """Wait until the upstream takes more of a request body; returns at once when it is gone."""
         if self._write_paused and self._transport is not None:
-            self._writable = self._loop.create_future()
+            self._writable = self.loop.create_future()
             await self._writable
 
     def pause_reading(self) -> None:
@@ -147,7 +147,7 @@ class Connection(asyncio.Protocol):
     def resume_reading(self) -> None:
         if self.reading_paused:
             self.reading_paused = False
-            self.last_activity = self._loop.time()
+            self.last_activity = self.loop.time()
             if self._transport is not None and not self._transport.is_closing():  # uvloop raises for a closed one
                 self._transport.resume_reading()
 
@@ -190,7 +190,7 @@ class Connection(asyncio.Protocol):
         self._lost(self)
 
     def data_received(self, data: bytes) -> None:
-        self.last_activity = self._loop.time()
+        self.last_activity = self.loop.time()
         if self._receiver is None:  # bytes nobody asked for: the next answer could not be trusted
             self.abort()
             return

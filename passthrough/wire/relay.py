@@ -149,7 +149,7 @@ class Relay:
                     await drain()
                 self._connection.resume_reading()
             else:
-                self._changed = asyncio.get_running_loop().create_future()
+                self._changed = self._connection.loop.create_future()
                 await self._changed
         if self._downstream is not None and self._downstream.writing_paused:
             # else a client could ask for one answer after the other and read none of them

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import time
 import uuid
 from decimal import Decimal
@@ -107,6 +109,21 @@ def test_ids_only_grow_whatever_the_clock_does(moments: list[float]) -> None:
 def test_two_processes_do_not_make_the_same_id() -> None:
     one, other = CallIds(), CallIds()
     assert len({one(NOW) for _ in range(1000)} | {other(NOW) for _ in range(1000)}) == 2000
+
+
+def test_a_forked_process_does_not_go_on_with_the_random_bytes_of_its_parent() -> None:
+    program = f"""
+import os
+from passthrough.policy.ledger import uuid7
+uuid7({NOW})
+for _ in range(2):
+    if os.fork() == 0:
+        os.write(1, uuid7({NOW + 1}).encode() + b" ")
+        os._exit(0)
+    os.wait()
+"""
+    made = subprocess.check_output([sys.executable, "-c", program], text=True).split()  # noqa: S603  # our own program
+    assert len(set(made)) == 2
 
 
 @given(st.floats(0, 4e9), st.floats(0, 4e9))
