@@ -9,6 +9,7 @@ beside the others: what lies between it and passthrough is what passthrough does
 import asyncio
 import ssl
 import sys
+from collections.abc import Callable
 
 import uvloop
 from aiohttp import web
@@ -36,8 +37,8 @@ class Unwatched:
     def body(self, data: bytes) -> None:
         pass
 
-    def completed(self) -> None:
-        pass
+    def completed(self, end: Callable[[], None]) -> None:
+        end()
 
     def last_words(self) -> bytes:
         return b""

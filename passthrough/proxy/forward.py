@@ -7,7 +7,7 @@ bills the whole answer anyway, and only its last bytes tell how much that is.
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Literal, Protocol
 
@@ -54,8 +54,8 @@ class Answer(ABC):
         """Return the meter for what follows and the lines to add for the client; may take back `keeps_open`."""
 
     @abstractmethod
-    def completed(self) -> None:
-        """The answer is whole; called before its last byte is given to the client."""
+    def completed(self, end: Callable[[], None]) -> None:
+        """The answer is whole; `end` gives its last bytes to the client."""
 
     @abstractmethod
     def left(self) -> None:

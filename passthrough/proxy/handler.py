@@ -161,8 +161,8 @@ class _CallsAnswer(Answer):
         record.usage = counted.usage
         return counted, self._added
 
-    def completed(self) -> None:
-        self._record.close()
+    def completed(self, end: Callable[[], None]) -> None:
+        self._record.close(end)
 
     def left(self) -> None:
         self._record.client_gone()

@@ -1,11 +1,13 @@
 """The last step: one log line and one row for every call, however it ended. Nothing else records.
 
 A `Record` is opened before anything is decided and closed once: by the last byte of a whole answer, before
-the client can have it, or else when the handler has done with the call.
+the client can have it, or else when the handler has done with the call. Calls whose answers end in the same turn of the
+event loop are recorded together.
 """
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -34,9 +36,13 @@ FIRST_SERVER_ERROR = 500
 
 
 class Ledger(Protocol):
-    """Where rows go. `append` is quick and durable as the journal promises; `Unavailable` when it cannot be."""
+    """Where rows go, durable as the journal promises; `Unavailable` when they cannot be.
+
+    `append` does so before it returns, `append_soon` before it calls `then` with None or the error.
+    """
 
     def append(self, entry: Entry) -> None: ...
+    def append_soon(self, entry: Entry, then: Callable[[Unavailable | None], None]) -> None: ...
 
 
 class Lines(Protocol):
@@ -116,9 +122,11 @@ class Record:
     def answer_begins(self) -> None:
         self.entry.ttfb_ms = self._milliseconds()
 
-    def close(self) -> None:
-        """Record the call, the first time this is called."""
+    def close(self, end: Callable[[], None] | None = None) -> None:
+        """Record the call, the first time this is called; then `end` its answer, where that is to wait for it."""
         if self.closed:
+            if end is not None:
+                end()
             return
         self.closed = True
         entry = self.entry
@@ -136,7 +144,7 @@ class Record:
         unheard = answer is not None and (entry.ttfb_ms is None or self._served) and answer.asked
         # they lead back here: without them bodies are freed with the call
         self.usage = self.answer = None
-        self._recorder.take(entry, usage, self.hold, unheard=unheard)
+        self._recorder.take(entry, usage, self.hold, unheard=unheard, end=end)
 
     def _usage(self) -> Usage:
         usage = self.usage() if self.usage is not None else NOTHING
@@ -194,10 +202,13 @@ class Recorder:
         """Take a call into the metrics alone."""
         self._counters.call_ended(entry)
 
-    def take(self, entry: Entry, usage: Usage, hold: Hold, *, unheard: bool) -> None:
+    def take(
+        self, entry: Entry, usage: Usage, hold: Hold, *, unheard: bool, end: Callable[[], None] | None = None
+    ) -> None:
         """Settle what the call held, write the row and the line. Never raises: the answer is on its way already.
 
-        `unheard`: the request went up, and no answer came, or none that can be told.
+        `unheard`: the request went up, and no answer came, or none that can be told. `end`, if there is one, is called
+        between row and line; else both are written at once.
         """
         try:
             entry.measured(usage)
@@ -205,12 +216,23 @@ class Recorder:
         except Exception:  # noqa: BLE001  # whatever fails in metering, the row is not lost for it
             _log.exception("a call could not be priced", extra={"call_id": entry.call_id})
         hold.settle(entry, unheard=unheard)  # after the price, before the row: the row takes the charge along
+        if end is not None:
+            self._ledger.append_soon(entry, partial(self._taken, entry, hold, end))
+            return
         try:
             self._ledger.append(entry)
         except Unavailable as error:
-            _log.error("a call could not be recorded", extra={"call_id": entry.call_id, "cause": error.cause})
+            self._taken(entry, hold, None, error)
         else:
+            self._taken(entry, hold, None, None)
+
+    def _taken(self, entry: Entry, hold: Hold, end: Callable[[], None] | None, problem: Unavailable | None) -> None:
+        if end is not None:
+            end()  # before what nobody waits for
+        if problem is None:
             hold.written()
+        else:
+            _log.error("a call could not be recorded", extra={"call_id": entry.call_id, "cause": problem.cause})
         self._counters.call_ended(entry)
         self._lines.write(entry)
 

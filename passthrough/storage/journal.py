@@ -79,13 +79,13 @@ class Journal:
     def writable(self) -> bool:
         return self._problem is None and self._own_bytes + self._others_bytes < self._max_bytes
 
-    def append(self, payload: bytes) -> None:
-        """Write one payload. Raises `Unavailable` when there is no room or the disk refuses."""
+    def append(self, *payloads: bytes) -> None:
+        """Write payloads at once, all or none. Raises `Unavailable` when there is no room or the disk refuses."""
         if self._own_bytes + self._others_bytes >= self._max_bytes + HEADROOM_BYTES:
             raise Unavailable("The proxy cannot record calls at the moment; try again later.", cause="journal full")
         try:
             file = self._file if self._file is not None else self._open()
-            data = ledger_frames.frame(payload, self._salt)
+            data = b"".join([ledger_frames.frame(payload, self._salt) for payload in payloads])
             _write(file, data)
             if self._sync_each:
                 os.fdatasync(file)

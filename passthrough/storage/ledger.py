@@ -1,15 +1,16 @@
 """The ledger's door: finished calls go in, synchronously; a task of this process carries them to PostgreSQL.
 
-A call is on its way once `append` has returned: in a file that outlives this process (`journal`), from where
+A call is on its way once it is appended: in a file that outlives this process (`journal`), from where
 its owner, a sibling or a successor ships it (`ledger_shipper`), each call once (`ledger_writer`).
 """
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,7 @@ from passthrough.storage.ledger_writer import LedgerWriter
 
 _log = logging.getLogger(__name__)
 
+Then = Callable[[Unavailable | None], None]
 Connect = Callable[[], Awaitable[asyncpg.Connection]]
 
 SHIP_SECONDS = 0.5  # how long a call waits for company: 8 workers then need about 32 transactions a second
@@ -80,6 +82,7 @@ class Ledger:
         self._fsync_seconds = fsync_seconds
         self._clock = clock
         self._appended = 0
+        self._gathered: list[tuple[bytes, Then]] = []
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
         self._database_problem: str | None = None
@@ -96,12 +99,14 @@ class Ledger:
                 "correct its permissions or choose another data directory."
             ) from error
         self._shipper = Shipper(self._journal, self._directory, self._clock)
+        self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._run())  # noqa: TID251  # owned: __aexit__ cancels and awaits it
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._commit()
         self._journal.seal()
         try:
             with contextlib.suppress(TimeoutError):
@@ -114,20 +119,48 @@ class Ledger:
             await asyncio.to_thread(self._journal.close)
 
     def append(self, entry: Entry) -> None:
-        """Record a finished call, before its answer's last byte is given away.
+        """Record a finished call at once. Raises `Unavailable` when the journal is full or the disk refuses."""
+        self._journal.append(_payload(entry))
+        self._appended += 1
 
-        Raises `Unavailable` when the journal is full or the disk refuses.
+    def append_soon(self, entry: Entry, then: Then) -> None:
+        """Record a finished call together with the others that end in this turn of the event loop.
+
+        Databases call it a group commit: they share one write and, where each call is synced, one sync. `then` is
+        called behind it, with what `append` would have raised or None.
         """
         try:
-            payload = _encode(entry)
-        except (UnicodeEncodeError, OverflowError):
-            payload = _encode(storable(entry))
-        if len(payload) > _USUAL_PAYLOAD_BYTES:
-            payload = _encode(storable(entry))
-            if len(payload) > LARGEST_PAYLOAD_BYTES:
-                raise Unavailable("The call cannot be recorded: it names too much.", cause="an entry over 64 KiB")
-        self._journal.append(payload)
-        self._appended += 1
+            payload = _payload(entry)
+        except Unavailable as error:
+            then(error)
+            return
+        if not self._gathered:
+            self._loop.call_soon(self._commit)
+        self._gathered.append((payload, then))
+
+    def _commit(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        if not gathered:
+            return
+        problems = self._written([payload for payload, _ in gathered])
+        for (_, then), problem in zip(gathered, problems, strict=True):
+            try:
+                then(problem)
+            except Exception:  # noqa: BLE001  # one call's trouble is no other's
+                _log.exception("a recorded call could not be ended")
+
+    def _written(self, payloads: Sequence[bytes]) -> Iterable[Unavailable | None]:
+        """Write calls, and say of each what kept it from being written."""
+        try:
+            self._journal.append(*payloads)
+        except Unavailable as error:
+            if len(payloads) == 1:
+                return (error,)
+            return [
+                problem for payload in payloads for problem in self._written((payload,))
+            ]  # there may be room for some
+        self._appended += len(payloads)
+        return itertools.repeat(None, len(payloads))
 
     def writable(self) -> bool:
         """Say whether a call that begins now could be recorded; costs nothing."""
@@ -191,6 +224,18 @@ class Ledger:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SHIP_SECONDS):
                     await self._wake.wait()
+
+
+def _payload(entry: Entry) -> bytes:
+    try:
+        payload = _encode(entry)
+    except (UnicodeEncodeError, OverflowError):
+        payload = _encode(storable(entry))
+    if len(payload) > _USUAL_PAYLOAD_BYTES:
+        payload = _encode(storable(entry))
+        if len(payload) > LARGEST_PAYLOAD_BYTES:
+            raise Unavailable("The call cannot be recorded: it names too much.", cause="an entry over 64 KiB")
+    return payload
 
 
 @contextlib.asynccontextmanager

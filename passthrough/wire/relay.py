@@ -1,7 +1,7 @@
 """An answer on its way from an upstream connection to a client's transport.
 
 The bytes of one read leave in one write, framed once, before anybody looks at them; only the last write
-waits for the observer, so that a call is on record before its client can know that it is over. When the
+waits for the observer's word, so that a call is on record before its client can know that it is over. When the
 client's transport has more than its high-water mark to send, the upstream is not read.
 
 An answer that did not end well is never ended well here: no terminator is written, the connection is cut.
@@ -38,8 +38,8 @@ class Observer(Protocol):
 
     def body(self, data: bytes) -> None: ...
 
-    def completed(self) -> None:
-        """The answer is whole; called before its last byte is given to the client's socket."""
+    def completed(self, end: Callable[[], None]) -> None:
+        """The answer is whole; `end`, called now or soon, gives its last bytes to the client's socket."""
 
     def last_words(self) -> bytes:
         """What to append to an answer that is being cut: empty where nothing can be said."""
@@ -61,10 +61,12 @@ class Relay:
         "_delimited",
         "_downstream",
         "_head",
+        "_last",
         "_observer",
         "_whole",
         "closes",
         "done",
+        "ended",
         "error",
         "started",
     )
@@ -85,12 +87,14 @@ class Relay:
         self._bodiless = bodiless
         self._head: bytes = b""
         self._body: list[bytes] = []
+        self._last: bytes = b""
         self._chunked = False
         self._delimited = True
         self._whole = False
         self._changed: asyncio.Future[None] | None = None
         self.error: UpstreamFailure | None = None
-        self.done = False
+        self.done = False  # nothing more comes, and the connection is not ours any more
+        self.ended = False  # and the client has been given everything
         self.started = False  # something of the answer was given to the client
         self.closes = False  # the client's connection cannot carry another answer
 
@@ -122,13 +126,16 @@ class Relay:
         if self.error is not None:
             self._cut(body)
         elif self._whole:
+            self.done = True
+            self._last = self._framed(body) + FINAL_CHUNK if self._chunked else self._framed(body)
             try:
                 if body:
                     self._observer.body(body)
-                self._observer.completed()
-            finally:  # whatever goes wrong there, nobody may wait for ever here
-                self._write(self._framed(body) + FINAL_CHUNK if self._chunked else self._framed(body))
-                self._finish()
+                self._observer.completed(self._end)
+            except BaseException:  # whatever goes wrong there, nobody may wait for ever here
+                self._end()
+                raise
+            self._wake()
         else:
             self._write(self._framed(body))
             if body:
@@ -143,8 +150,8 @@ class Relay:
         `drain` waits for the client's transport to take more; `TimeoutError` when that lasts longer than
         `stall_seconds`.
         """
-        while not self.done:
-            if self._connection.reading_paused:
+        while not self.ended:
+            if self._connection.reading_paused and not self.done:
                 async with asyncio.timeout(stall_seconds):
                     await drain()
                 self._connection.resume_reading()
@@ -201,11 +208,14 @@ class Relay:
             if transport is not None:
                 # a close is as good as a clean end where nothing else delimits the body: reset it then
                 transport.close() if self._delimited else reset(transport)
-        self._finish()
-
-    def _finish(self) -> None:
-        self.done = True
+        self.done = self.ended = True
         self._wake()
+
+    def _end(self) -> None:
+        if not self.ended:
+            self.ended = True
+            self._write(self._last)
+            self._wake()
 
     def _wake(self) -> None:
         if self._changed is not None and not self._changed.done():

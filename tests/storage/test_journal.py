@@ -1,6 +1,3 @@
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,35 +5,15 @@ import pytest
 from passthrough.errors import Unavailable
 from passthrough.storage import ledger_owner
 from passthrough.storage.journal import HEADROOM_BYTES, MIB, Journal
-from passthrough.storage.ledger_frames import SegmentDecoder
+from tests.storage.disk import contents, files_limited_to, in_order
 
 
 def journal(parent: Path, name: str = "me", max_bytes: int = 64 * MIB) -> Journal:
     return Journal(parent, name=name, max_bytes=max_bytes)
 
 
-def contents(path: Path) -> list[bytes]:
-    decoder = SegmentDecoder()
-    return decoder.feed(path.read_bytes()) + decoder.finish()
-
-
-def in_order(parent: Path) -> list[bytes]:
-    return [payload for path in sorted(parent.glob("*/*.calls")) for payload in contents(path)]
-
-
 def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
-
-
-@contextmanager
-def files_limited_to(size: int) -> Iterator[None]:
-    """As a full disk does it: a write comes back short, the next one fails."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_what_was_appended_is_in_the_file_before_append_returns(tmp_path: Path) -> None:
@@ -44,6 +21,16 @@ def test_what_was_appended_is_in_the_file_before_append_returns(tmp_path: Path) 
     for number in range(3):
         mine.append(b"call %d" % number)
         assert in_order(tmp_path) == [b"call %d" % each for each in range(number + 1)]
+    mine.close()
+
+
+def test_payloads_that_are_appended_at_once_are_all_there_or_none(tmp_path: Path) -> None:
+    mine = journal(tmp_path)
+    mine.append(b"one", b"two")
+    with files_limited_to(100), pytest.raises(Unavailable):
+        mine.append(b"three", bytes(500))
+    mine.append(b"four", b"five")
+    assert in_order(tmp_path) == [b"one", b"two", b"four", b"five"]
     mine.close()
 
 

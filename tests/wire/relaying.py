@@ -1,7 +1,7 @@
 """A relay between a scripted upstream and a scripted client, with everything real but the proxy around it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -70,10 +70,11 @@ class Watching:
     def body(self, data: bytes) -> None:
         self._seen += data
 
-    def completed(self) -> None:
+    def completed(self, end: Callable[[], None]) -> None:
         self.completions += 1
         if self.broken:
             raise RuntimeError("a bug in recording")
+        end()
 
     def last_words(self) -> bytes:
         return self.words

@@ -1,6 +1,7 @@
 """What a client receives of an answer: its bytes, in its framing, at its pace; and never a clean end that is none."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +11,7 @@ from passthrough.errors import UpstreamFailure
 from passthrough.wire.pool import Limits
 from tests.fakes.peer import until
 from tests.fakes.upstream import LAST_CHUNK, Incoming, Upstream, answer, answering, chunk, head, stream_head
+from tests.wire.collecting import address
 from tests.wire.relaying import Watching, relaying
 
 MEGABYTE = bytes(1024 * 1024)
@@ -117,18 +119,29 @@ async def test_each_piece_leaves_before_the_next_one_arrives(upstream: Upstream)
 
 async def test_a_call_is_on_record_before_its_client_has_the_last_byte(upstream: Upstream) -> None:
     class Recording(Watching):
-        def completed(self) -> None:
-            super().completed()
-            assert going.downstream.transport is not None
-            # of an answer in one read, nothing was written at all
-            self.written_before = going.relay.started
+        def completed(self, end: Callable[[], None]) -> None:
+            self.completions += 1
+            self.end = end
+            completed.set()
 
+    completed = asyncio.Event()
     upstream.script = answering(answer(b"hello"))
     observer = Recording()
     async with relaying(upstream, observer=observer) as going:
-        await going.settled()
-        assert observer.written_before is False
+        settling = asyncio.create_task(going.settled())
+        await completed.wait()
+        await asyncio.sleep(0)  # whoever waits for it has been woken, and waits again
+        assert not settling.done()
+        assert going.downstream.transport is not None
+        assert not going.relay.started  # of an answer in one read, nothing is written at all
+        assert going.connection.exchanges == 1
+        assert going.pool.idle(address(upstream.port)) is going.connection  # it serves others meanwhile
+        observer.end()
+        await settling
+        observer.end()
         assert (await going.client.message()).ending == "whole"
+        going.downstream.transport.close()
+        assert await going.client.rest() == (b"", "fin")
 
 
 async def test_a_client_that_does_not_read_stops_the_upstream_and_one_that_goes_on_reading_has_all(
