@@ -8,13 +8,9 @@ from pathlib import Path
 
 from aiohttp import web
 
-from passthrough import logs
+from passthrough import logs, plane
 from passthrough.admin.app import add_admin_routes
 from passthrough.admin.spend import spend_endpoints
-from passthrough.bedrock.endpoints import Endpoints
-from passthrough.bedrock.operations import Service as ServiceName
-from passthrough.bedrock.prices import PriceBook
-from passthrough.bedrock.supplement import entries_of
 from passthrough.errors import Refusal, Unavailable, UserError
 from passthrough.identities import FixedIdentity, Identity
 from passthrough.metrics import CONTENT_TYPE, Metrics
@@ -23,28 +19,18 @@ from passthrough.policy.credentials import Credentials
 from passthrough.policy.estimates import Estimates
 from passthrough.policy.keys import digest
 from passthrough.policy.ledger import CallIds, uuid7
-from passthrough.policy.pricing import Pricing, multipliers_of
 from passthrough.probes import Probes
-from passthrough.proxy.admit import Admit
-from passthrough.proxy.authenticate import Authenticate
-from passthrough.proxy.forward import Forward
 from passthrough.proxy.handler import Handler
-from passthrough.proxy.headers import RequestHeaders
-from passthrough.proxy.outgoing import Compose
-from passthrough.proxy.profiles import profiles
-from passthrough.proxy.receive import Receive
+from passthrough.proxy.profiles import Profiles, profiles
 from passthrough.proxy.record import Recorder
 from passthrough.proxy.refuse import refuse
-from passthrough.proxy.sign import Signer, canonical_query
 from passthrough.settings import Settings
-from passthrough.storage.allowances import Choices
+from passthrough.storage.allowances import Allowances, Choices
 from passthrough.storage.allowances_worker import open_allowances
-from passthrough.storage.database import open_database
+from passthrough.storage.database import Database, open_database
 from passthrough.storage.keys import KeyDirectory, key_directory
 from passthrough.storage.ledger import Ledger
 from passthrough.webhooks import webhook
-from passthrough.wire.dial import outbound_proxy, upstream_tls
-from passthrough.wire.pool import Limits, Pool
 
 PREFIXES = ("/bedrock", "/bedrock-runtime", "/bedrock-agent-runtime")
 ANYTHING = r"/{rest:[\s\S]*}"  # a dot would leave out the paths with an encoded line feed
@@ -74,151 +60,122 @@ async def service(
     """Open everything that serving needs, in the order of birth; closed in reverse.
 
     `sandbox`: credentials of the stand-in, when it is the upstream. `metrics_dir`: the folder in which several
-    workers put their metrics together. Raises `UserError` for settings that
-    cannot work.
+    workers put their metrics together. Raises `UserError` for settings that cannot work.
     """
     if not settings.master_key:
         raise UserError("PASSTHROUGH_MASTER_KEY is not set; set it to a long random text, such as sk-… of 32 letters.")
+    master_digest = digest(settings.master_key)
     metrics = Metrics()
     lines = logs.CallLog(enabled=settings.log_level in {"debug", "info"}, style=settings.log_format)
     async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
         stack.callback(lines.close)
-        database = await stack.enter_async_context(open_database(database_url))
-        directory = await stack.enter_async_context(key_directory(database, outage_seconds=settings.key_cache_seconds))
+        database = await enter(open_database(database_url))
+        directory = await enter(key_directory(database, outage_seconds=settings.key_cache_seconds))
         identity = (
             FixedIdentity("sandbox", sandbox)
             if sandbox
-            else await stack.enter_async_context(Identity(region=settings.region, bearer=settings.bearer))
+            else await enter(Identity(region=settings.region, bearer=settings.bearer))
         )
-        pool = await stack.enter_async_context(_pool(settings))
-        compose = _compose(settings, identity)
-        book = PriceBook(entries_of(settings.prices))
-        multipliers = multipliers_of(settings.price_multipliers)
-        resolver = await stack.enter_async_context(profiles(compose, pool, time.monotonic))
-        send = None
-        if settings.webhook_url:
-            send = await stack.enter_async_context(webhook(settings.webhook_url, settings.webhook_secret or ""))
-        holder = CallIds()(time.time())
-        allowances = await stack.enter_async_context(
-            open_allowances(
-                database.connect,
-                holder,
-                settings.data_dir,
-                estimates=Estimates(
-                    book,
-                    multipliers,
-                    resolver.known,
-                    assumed_output_tokens=settings.assumed_output_tokens,
-                    bytes_per_token=settings.bytes_per_token,
-                ),
-                choices=Choices(
-                    unpriced=settings.unpriced_under_budget,
-                    budgets=settings.budgets_without_database,
-                    rates=settings.rates_without_database,
-                ),
-                counters=metrics,
-                send=send,
-                stands_for=resolver.known,
-            )
-        )
-        ledger = await stack.enter_async_context(
-            Ledger(
-                settings.data_dir / "journal",
-                database.connect,
-                name=holder,
-                max_bytes=settings.journal_max_bytes,
-                fsync_seconds=settings.journal_fsync_seconds,
-            )
-        )
-        recorder = Recorder(
-            ledger,
-            lines=lines,
-            counters=metrics,
-            price=Pricing(book, multipliers, resolver.known),
-            clock=time.time,
-            monotonic=time.monotonic,
-        )
-
-        def accepting() -> None:
-            if not ledger.writable():
-                raise Unavailable(
-                    "The proxy cannot record calls at the moment, try again later.", cause=ledger.problem() or ""
-                )
-
-        handler = Handler(
-            record=recorder,
-            authenticate=Authenticate(
-                directory, master_digest=digest(settings.master_key), key_header=settings.key_header
+        pool = await enter(plane.pool(settings))
+        compose = plane.compose(settings, identity)
+        resolver = await enter(profiles(compose, pool, time.monotonic))
+        estimates, pricing = plane.prices(settings, resolver.known)
+        name = CallIds()(time.time())
+        allowances = await enter(_allowances(settings, database, name, estimates, metrics, resolver))
+        ledger = await enter(_ledger(settings, database, name))
+        handler = plane.handler(
+            settings,
+            master_digest=master_digest,
+            record=Recorder(
+                ledger, lines=lines, counters=metrics, price=pricing, clock=time.time, monotonic=time.monotonic
             ),
-            admit=Admit(
-                default_region=settings.region, profiles=resolver, customers=directory.customer, clock=time.time
-            ),
-            receive=Receive(
-                max_bytes=settings.max_body_bytes,
-                buffered_bytes=settings.buffered_bodies_bytes,
-                stall_seconds=settings.client_stall_seconds,
-            ),
-            headers=RequestHeaders(settings.key_header),
+            directory=directory,
+            profiles=resolver,
             limits=allowances,
             compose=compose,
-            forward=_forward(settings, pool),
-            accepting=accepting,
+            pool=pool,
+            accepting=_accepting(ledger),
         )
         _watch(metrics, handler, directory, ledger, lines)
         exposition = metrics.exposition
         if metrics_dir is not None:
-            exposition = (await stack.enter_async_context(merged_metrics(metrics_dir, exposition))).exposition
+            exposition = (await enter(merged_metrics(metrics_dir, exposition))).exposition
+        probes = _probes(settings, handler, ledger, exposition)
         application = web.Application(client_max_size=settings.max_body_bytes)
-        application.on_response_prepare.append(_name_server)
-        for prefix in PREFIXES:
-            # the method, not the object: aiohttp takes an object for a function that is not async, and wraps it
-            application.router.add_route("*", prefix + ANYTHING, handler.__call__)
-        application.add_routes(_probes(settings, handler, ledger, exposition).routes())
-        add_admin_routes(
-            application,
-            database=database,
-            authenticate=handler.authenticate,
-            clock=time.time,
-            obeyed=directory.caught_up,
-            more=spend_endpoints(database, time.time),
-            reserved={digest(settings.master_key)},
-        )
-        application.router.add_route("*", ANYTHING, _no_such_route)
+        _add_routes(application, handler, probes, database, directory, master_digest)
         yield Service(application, handler, ledger, metrics.request_refused)
 
 
-def _pool(settings: Settings) -> Pool:
-    return Pool(
-        tls=upstream_tls(settings.ca_bundle),
-        limits=Limits(connect_seconds=settings.connect_seconds, answer_seconds=settings.answer_seconds),
-        proxy=outbound_proxy(settings.https_proxy, settings.no_proxy),
+@asynccontextmanager
+async def _allowances(
+    settings: Settings, database: Database, holder: str, estimates: Estimates, metrics: Metrics, resolver: Profiles
+) -> AsyncIterator[Allowances]:
+    async with AsyncExitStack() as stack:
+        send = None
+        if settings.webhook_url:
+            send = await stack.enter_async_context(webhook(settings.webhook_url, settings.webhook_secret or ""))
+        choices = Choices(
+            unpriced=settings.unpriced_under_budget,
+            budgets=settings.budgets_without_database,
+            rates=settings.rates_without_database,
+        )
+        opened = open_allowances(
+            database.connect,
+            holder,
+            settings.data_dir,
+            estimates=estimates,
+            choices=choices,
+            counters=metrics,
+            send=send,
+            stands_for=resolver.known,
+        )
+        yield await stack.enter_async_context(opened)
+
+
+def _ledger(settings: Settings, database: Database, name: str) -> Ledger:
+    return Ledger(
+        settings.data_dir / "journal",
+        database.connect,
+        name=name,
+        max_bytes=settings.journal_max_bytes,
+        fsync_seconds=settings.journal_fsync_seconds,
     )
 
 
-def _compose(settings: Settings, identity: Identity | FixedIdentity) -> Compose:
-    named: dict[ServiceName, str | None] = {
-        "bedrock-runtime": settings.runtime_endpoint,
-        "bedrock-agent-runtime": settings.agent_runtime_endpoint,
-        "bedrock": settings.control_endpoint,
-    }
-    overrides = {name: url for name, url in named.items() if url}
-    return Compose(
-        identity=identity,
-        endpoints=Endpoints(overrides, allow_http=settings.allow_http_upstream),
-        signer=Signer(),
-        canonical_query=canonical_query,
+def _accepting(ledger: Ledger) -> Callable[[], None]:
+    def accepting() -> None:
+        if not ledger.writable():
+            raise Unavailable(
+                "The proxy cannot record calls at the moment, try again later.", cause=ledger.problem() or ""
+            )
+
+    return accepting
+
+
+def _add_routes(
+    application: web.Application,
+    handler: Handler,
+    probes: Probes,
+    database: Database,
+    directory: KeyDirectory,
+    master_digest: str,
+) -> None:
+    application.on_response_prepare.append(_name_server)
+    for prefix in PREFIXES:
+        # the method, not the object: aiohttp takes an object for a function that is not async, and wraps it
+        application.router.add_route("*", prefix + ANYTHING, handler.__call__)
+    application.add_routes(probes.routes())
+    add_admin_routes(
+        application,
+        database=database,
+        authenticate=handler.authenticate,
         clock=time.time,
+        obeyed=directory.caught_up,
+        more=spend_endpoints(database, time.time),
+        reserved={master_digest},
     )
-
-
-def _forward(settings: Settings, pool: Pool) -> Forward:
-    return Forward(
-        pool,
-        stall_seconds=settings.client_stall_seconds,
-        on_disconnect=settings.on_client_disconnect,
-        drain_seconds=settings.disconnect_drain_seconds,
-        drains=settings.disconnect_drains,
-    )
+    application.router.add_route("*", ANYTHING, _no_such_route)
 
 
 def _watch(metrics: Metrics, handler: Handler, directory: KeyDirectory, ledger: Ledger, lines: logs.CallLog) -> None:
