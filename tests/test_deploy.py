@@ -1,12 +1,18 @@
 """What `deploy/` says of the program, held to the program."""
 
+import importlib.util
 import re
+import tomllib
 from pathlib import Path
+
+import pytest
 
 from passthrough.settings import Settings, variable_names
 
 ROOT = Path(__file__).parents[1]
-COMPOSE = (ROOT / "deploy" / "compose.yaml").read_text()
+DEPLOY = ROOT / "deploy"
+COMPOSE = (DEPLOY / "compose.yaml").read_text()
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 README = (ROOT / "README.md").read_text()
 
 
@@ -40,3 +46,34 @@ def test_the_readme_tells_what_the_compose_file_requires() -> None:
     assert required == {"POSTGRES_PASSWORD", "PASSTHROUGH_MASTER_KEY"}
     for name in required:
         assert f"export {name}=" in README
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "build-constraints.txt"])
+def test_no_registrys_host_is_named_in_the_constraints(name: str) -> None:
+    text = (DEPLOY / name).read_text()
+    assert "://" not in text
+    assert "index" not in text
+
+
+def test_every_package_of_the_image_is_pinned_with_its_hashes() -> None:
+    for name, least in (("constraints.txt", 30), ("build-constraints.txt", 1)):
+        packages = re.split(r"\n(?=[a-z])", (DEPLOY / name).read_text().strip())
+        assert len(packages) > least
+        assert all(re.match(r"[a-z0-9-]+==\S+ .*\n    --hash=sha256:[0-9a-f]{64}", package) for package in packages)
+
+
+def test_the_image_installs_nothing_that_is_not_pinned() -> None:
+    installs = re.findall(r"pip (?:install|wheel) .*", DOCKERFILE)
+    assert len(installs) == 4
+    assert all("--require-hashes" in line or "--no-deps" in line for line in installs)
+    assert all("--no-build-isolation" in line for line in installs if "pip wheel" in line)
+
+
+def test_the_image_is_built_by_what_builds_the_wheel() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["dependency-groups"]["image"] == project["build-system"]["requires"]
+
+
+def test_the_image_asks_for_its_health_what_the_program_has() -> None:
+    (module,) = re.findall(r'HEALTHCHECK .*CMD \["python", "-m", "([a-z.]+)"\]', DOCKERFILE)
+    assert importlib.util.find_spec(module) is not None
