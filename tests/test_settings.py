@@ -133,3 +133,16 @@ def test_any_text_for_a_number_is_a_number_or_a_sentence(text: str) -> None:
     except UserError:
         return
     assert 0 <= settings.port <= 65535
+
+
+@pytest.mark.parametrize("name", ["aws_access_key_id", "aws_profile", "aws_role_arn", "pgpassword"])
+def test_what_libraries_read_from_the_environment_has_no_place_in_the_file(name: str, tmp_path: Path) -> None:
+    path = file_with(f'{name} = "anything"\n', tmp_path)
+    with pytest.raises(UserError, match=f"Unknown name in .* {name}"):
+        load(config=path, environ={})
+
+
+def test_a_variable_of_aws_that_is_read_here_may_stand_in_the_file(tmp_path: Path) -> None:
+    path = file_with('aws_region = "eu-west-1"\naws_bearer_token_bedrock = "token"\n', tmp_path)
+    settings = load(config=path, environ={})
+    assert (settings.region, settings.bearer) == ("eu-west-1", "token")
