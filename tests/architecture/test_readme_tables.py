@@ -1,9 +1,15 @@
-"""The README's table of answers is that of the program: what drifts fails here."""
+"""The README's tables of answers and reports are those of the program: what drifts fails here."""
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import msgspec
+import pytest
+
+from passthrough.admin.endpoint import Endpoint
+from passthrough.admin.spend import spend_endpoints
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -41,3 +47,25 @@ def test_every_answer_of_the_proxy_itself_is_in_the_readme() -> None:
     made = {refusal for source in SOURCES for refusal in refusals(source)} | BEFORE_A_CALL
     told = {(int(cell[:3]), codes(cell)[0]) for _, cell in rows("why")}
     assert told == made
+
+
+@pytest.fixture(scope="module")
+def reports() -> Mapping[str, Endpoint]:
+    return {endpoint.path: endpoint for endpoint in spend_endpoints(None, lambda: 0.0)}  # type: ignore[arg-type]
+
+
+def test_the_readme_has_every_report_with_every_parameter(reports: Mapping[str, Endpoint]) -> None:
+    told = {path: set(codes(parameters)) for paths, parameters, _ in rows("route") for path in codes(paths)}
+    taken = {
+        path: {field.name for field in msgspec.structs.fields(endpoint.query)} if endpoint.query else set()
+        for path, endpoint in reports.items()
+    }
+    assert told == taken
+
+
+def test_the_readme_says_what_a_virtual_key_may_read_of_the_ledger(reports: Mapping[str, Endpoint]) -> None:
+    sentence = README.partition("A virtual key may read its own part of ")[2].partition(";")[0]
+    own = {path for path, endpoint in reports.items() if endpoint.access == "own"}
+    assert set(codes(sentence)) == {path for path in own if "activity" not in path}
+    assert len([path for path in own if "activity" in path]) == 2
+    assert "the two daily activities" in sentence.replace("\n", " ")
