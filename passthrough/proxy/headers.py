@@ -50,7 +50,7 @@ _NOT_FORWARDED = (
             b"host",  # the upstream's own is sent
             b"content-length",  # computed anew: a chunked body goes up with its length
             b"expect",  # answered by this server
-            b"cookie",  # a browser's, never Bedrock's; may hold a session of the console
+            b"cookie",  # a browser's, never Bedrock's: of whatever else its user has at our host
             b"x-goog-api-key",  # other places in which LiteLLM's users are used to put a key
             b"ocp-apim-subscription-key",
             b"date",  # SigV4 prefers it to x-amz-date where both exist
