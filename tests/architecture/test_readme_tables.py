@@ -1,15 +1,19 @@
-"""The README's tables of answers and reports are those of the program: what drifts fails here."""
+"""The README's tables of answers, reports and metrics are those of the program: what drifts fails here."""
 
 import ast
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import ClientSession
+from prometheus_client.parser import text_string_to_metric_families
 
 from passthrough.admin.endpoint import Endpoint
 from passthrough.admin.spend import spend_endpoints
+from tests.fakes.running import running
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -51,7 +55,7 @@ def test_every_answer_of_the_proxy_itself_is_in_the_readme() -> None:
 
 @pytest.fixture(scope="module")
 def reports() -> Mapping[str, Endpoint]:
-    return {endpoint.path: endpoint for endpoint in spend_endpoints(None, lambda: 0.0)}  # type: ignore[arg-type]
+    return {endpoint.path: endpoint for endpoint in spend_endpoints(None, lambda: 0.0)}
 
 
 def test_the_readme_has_every_report_with_every_parameter(reports: Mapping[str, Endpoint]) -> None:
@@ -69,3 +73,19 @@ def test_the_readme_says_what_a_virtual_key_may_read_of_the_ledger(reports: Mapp
     assert set(codes(sentence)) == {path for path in own if "activity" not in path}
     assert len([path for path in own if "activity" in path]) == 2
     assert "the two daily activities" in sentence.replace("\n", " ")
+
+
+async def test_the_readme_has_every_metric_with_its_type_and_labels(database_url: str, tmp_path: Path) -> None:
+    async with running(database_url, tmp_path) as proxy, ClientSession() as session:
+        assert (await session.post(f"{proxy.bedrock}/model/any/converse")).status == 401
+        metrics: Any = proxy.service.refused.__self__  # what it is bound to
+        metrics.request_refused(431)  # labels are shown once there is something to count
+        metrics.limit_refused("rpm_limit", shadow=False)
+        metrics.limit_crossed("75")
+        exposition = await (await session.get(f"{proxy.url}/metrics")).text()
+    shown = {}
+    for family in text_string_to_metric_families(exposition):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        shown[name] = (family.type, labels)
+    assert {codes(name)[0]: (kind, set(codes(labels))) for name, kind, labels, _ in rows("metric")} == shown
