@@ -170,3 +170,15 @@ async def test_the_key_of_a_call_is_in_no_row_however_often_its_holder_sends_it(
         assert len(proxy.received) == 1
         assert key not in repr(proxy.received)
         assert all(key.encode() not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+async def test_the_clients_address_is_that_of_its_connection_whatever_it_says(
+    database_url: str, tmp_path: Path
+) -> None:
+    said = {"X-Forwarded-For": "10.0.0.1", "X-Real-IP": "10.0.0.1", "Forwarded": "for=10.0.0.1"}
+    async with running(database_url, tmp_path) as proxy, ClientSession() as session:
+        said["Authorization"] = f"Bearer {await proxy.key()}"
+        async with session.post(f"{proxy.bedrock}/model/{MODEL}/converse", json={}, headers=said):
+            pass
+        (row,) = await proxy.rows()
+    assert row["client_ip"] == "127.0.0.1"
