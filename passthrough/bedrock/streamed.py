@@ -205,7 +205,9 @@ class AgentTally:
             msgspec.structs.replace(used, model=model, source="stream") for model, used in self._by_model.items()
         )
         only = parts[0].model if len(parts) == 1 else None
-        return msgspec.structs.replace(total, source="stream" if parts else "none", model=only, by_model=parts)
+        source = "stream" if parts else "none"
+        # never known to be complete: the next event may name another invocation
+        return msgspec.structs.replace(total, source=source, model=only, by_model=parts, complete=False)
 
 
 class _TracePart(msgspec.Struct):

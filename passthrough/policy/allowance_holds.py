@@ -44,10 +44,11 @@ class Hold:
             lease.free += amount
             lease.cells[lease.slot] -= amount
 
-    def settle(self, entry: Entry, *, unheard: bool = False) -> None:
+    def settle(self, entry: Entry, *, unheard: bool = False, partial: bool = False) -> None:
         """Charge what the call has used, and free the rest. Money is written into the entry, for the ledger.
 
-        `unheard`: it went up, and nobody knows what became of it; AWS may have served and billed it.
+        `unheard`: it went up, and nobody knows what became of it; AWS may have served and billed it. `partial`: the
+        entry's figures are of the part of the answer that was heard; the bound counts, where it is more.
         """
         if entry.outcome == "refused" and not unheard and entry.cost is None:
             self.release()
@@ -63,10 +64,10 @@ class Hold:
                 used = 0
                 lease.cells[lease.slot] -= amount
             elif kind == _TOKENS:
-                used = _tokens(amount, entry, unknown=unknown)
+                used = _tokens(amount, entry, unknown=unknown, partial=partial)
                 lease.cells[lease.slot] -= amount - used
             else:
-                used = _settle_money(lease, amount, entry, unknown=unknown)
+                used = _settle_money(lease, amount, entry, unknown=unknown, partial=partial)
                 self._unwritten.append((lease, amount))
             lease.reserved -= amount
             lease.settled += used
@@ -79,7 +80,7 @@ class Hold:
         self._unwritten = []
 
 
-def _tokens(amount: int, entry: Entry, *, unknown: bool) -> int:
+def _tokens(amount: int, entry: Entry, *, unknown: bool, partial: bool) -> int:
     if not amount:
         return 0  # an operation that only counts tokens uses none
     total, known = 0, False
@@ -89,14 +90,17 @@ def _tokens(amount: int, entry: Entry, *, unknown: bool) -> int:
             known = True
     if entry.units and not known:
         return 0  # it is charged by the piece
-    return total if known else amount if unknown else 0
+    if not known:
+        return amount if unknown else 0
+    return max(total, amount) if partial else total
 
 
-def _settle_money(lease: Lease, amount: int, entry: Entry, *, unknown: bool) -> int:
+def _settle_money(lease: Lease, amount: int, entry: Entry, *, unknown: bool, partial: bool) -> int:
     """Note the charge in the entry. A call that was served at a price nobody knows is charged its bound."""
-    if entry.cost is not None:
-        used, lost = picodollars_up(entry.cost), False
-    elif unknown:
+    cost = None if entry.cost is None else picodollars_up(entry.cost)
+    if cost is not None and not (partial and cost < amount):
+        used, lost = cost, False
+    elif unknown or partial:
         used, lost = amount, True
     else:
         used, lost = 0, False
@@ -118,7 +122,7 @@ class Unlimited(Hold):
     def __init__(self) -> None:
         super().__init__((), (0, 0, 0, 0), [])
 
-    def settle(self, entry: Entry, *, unheard: bool = False) -> None:
+    def settle(self, entry: Entry, *, unheard: bool = False, partial: bool = False) -> None:
         pass
 
     def written(self) -> None:

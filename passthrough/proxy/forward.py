@@ -24,6 +24,8 @@ from passthrough.wire.relay import Relay, reset
 UPLOAD_PIECE_BYTES = 256 * 1024
 EVENT_STREAM = "application/vnd.amazon.eventstream"
 LOST_SECONDS = 1.0  # more than a transport that was aborted needs to tell its protocol
+# A connection that had been closed says so within a round trip; what is lost later may have been worked on, and billed.
+STALE_SECONDS = 1.0
 
 
 class Meter(Protocol):
@@ -137,13 +139,13 @@ class Forward:
 
         Raises `Unavailable` (cannot connect), `UpstreamFailure` (before a byte was given to the client),
         `ClientGone`. A failure inside an answer is not raised, because nothing can be answered any more: the
-        client's connection was cut, and `UpstreamFailure` is kept in the record by `answer` not ending.
+        client's connection was cut, and `answer` was never told that it is whole.
         """
         connection = self._pool.idle(outgoing.address) or await self._pool.acquire(outgoing.address)
         stale = connection.exchanges > 0
         relay = await self._exchange(connection, outgoing, request, answer)
-        if isinstance(relay.error, NoAnswer) and stale and outgoing.body is not None:
-            # it had been closed while it was idle: nothing of an answer was received, so once more is safe
+        if stale and outgoing.body is not None and _was_closed(connection, relay):
+            # while it was idle: nobody has seen the request, so once more is safe
             answer.asked = False
             connection = await self._pool.acquire(outgoing.address, fresh=True)
             relay = await self._exchange(connection, outgoing, request, answer)
@@ -154,14 +156,14 @@ class Forward:
     async def _exchange(
         self, connection: Connection, outgoing: Outgoing, request: web.BaseRequest, answer: Answer
     ) -> Relay:
+        bodiless = outgoing.method == "HEAD"
         relay = Relay(
             connection=connection,
             downstream=request.protocol,
             observer=answer,
             chunking=request.version.minor > 0,
-            bodiless=outgoing.method == "HEAD",
+            bodiless=bodiless,
         )
-        bodiless = outgoing.method == "HEAD"
         try:
             if outgoing.body is None:
                 connection.start(relay, outgoing.head, bodiless=bodiless, request_sent=False)
@@ -227,6 +229,12 @@ class Forward:
             raise
         finally:
             self._drains_left += 1
+
+
+def _was_closed(connection: Connection, relay: Relay) -> bool:
+    """Whether an exchange failed because its connection had ended before it began."""
+    lasted = connection.loop.time() - connection.last_activity
+    return isinstance(relay.error, NoAnswer) and lasted < STALE_SECONDS
 
 
 async def _take_in_cancellation(*, already: bool) -> None:

@@ -141,7 +141,8 @@ class Record:
                 self._recorder.count(entry)
                 return
         usage = self._usage()
-        unheard = answer is not None and (entry.ttfb_ms is None or self._served) and answer.asked
+        left = end is None and self._outcome == "client_gone"  # and nobody has read on for the figures
+        unheard = answer is not None and (entry.ttfb_ms is None or self._served or left) and answer.asked
         # they lead back here: without them bodies are freed with the call
         self.usage = self.answer = None
         self._recorder.take(entry, usage, self.hold, unheard=unheard, end=end)
@@ -207,15 +208,16 @@ class Recorder:
     ) -> None:
         """Settle what the call held, write the row and the line. Never raises: the answer is on its way already.
 
-        `unheard`: the request went up, and no answer came, or none that can be told. `end`, if there is one, is called
-        between row and line; else both are written at once.
+        `unheard`: the request went up, and no answer came, or not all of it, or none that can be told. `end`, if there
+        is one, is called between row and line; else both are written at once.
         """
         try:
             entry.measured(usage)
             self._price(entry, usage)
         except Exception:  # noqa: BLE001  # whatever fails in metering, the row is not lost for it
             _log.exception("a call could not be priced", extra={"call_id": entry.call_id})
-        hold.settle(entry, unheard=unheard)  # after the price, before the row: the row takes the charge along
+        # after the price, before the row: the row takes the charge along
+        hold.settle(entry, unheard=unheard, partial=unheard and not usage.complete)
         if end is not None:
             self._ledger.append_soon(entry, partial(self._taken, entry, hold, end))
             return

@@ -1,6 +1,7 @@
 """Opening connections: addresses, TLS, and the outbound proxy where one is set."""
 
 import asyncio
+import socket
 import ssl
 from base64 import b64encode
 from collections.abc import Callable
@@ -12,6 +13,12 @@ from passthrough.wire.connection import Connection
 
 # A CONNECT answer is a status line and a few fields.
 MAX_TUNNEL_HEAD_BYTES = 16 * 1024
+# AWS takes up to an hour for an answer, and NAT gateways forget a connection that was silent for 350 s
+# (docs.aws.amazon.com/vpc/latest/userguide/nat-gateway-troubleshooting.html). A peer that is gone is noticed
+# after two minutes.
+KEEPALIVE_IDLE_SECONDS = 60
+KEEPALIVE_INTERVAL_SECONDS = 15
+KEEPALIVE_PROBES = 4
 NOT_A_PROXY = "HTTPS_PROXY is not of the form http://host:port; correct or unset it."
 
 
@@ -87,13 +94,14 @@ async def dial(
     context = tls if address.tls else None
     if proxy is not None and proxy.serves(address):
         return await _tunnel(loop, address, protocol, tls, proxy)
-    _, connection = await loop.create_connection(
+    transport, connection = await loop.create_connection(
         protocol,
         address.host,
         address.port,
         ssl=context,
         server_hostname=address.host if context else None,
     )
+    _keep_alive(transport)
     return connection
 
 
@@ -109,6 +117,7 @@ async def _tunnel(
     if proxy.authorization:
         head += f"Proxy-Authorization: {proxy.authorization}\r\n"
     transport, greeting = await loop.create_connection(_Greeting, proxy.host, proxy.port)
+    _keep_alive(transport)
     try:
         transport.write(head.encode() + b"\r\n")
         await greeting.accepted
@@ -121,6 +130,15 @@ async def _tunnel(
         raise
     connection.connection_made(secured)
     return connection
+
+
+def _keep_alive(transport: asyncio.BaseTransport) -> None:
+    """Let the kernel ask after the peer while an answer is awaited."""
+    sock = transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
 
 
 class _Greeting(asyncio.Protocol):

@@ -13,6 +13,7 @@ from botocore.exceptions import EventStreamError
 from urllib3.exceptions import ProtocolError
 
 from passthrough.bedrock.eventstream import FrameDecoder
+from passthrough.proxy.forward import STALE_SECONDS
 from tests.fakes.calls import CONVERSE, MODEL, STREAM, Proxies, ask, call, call_head, ended_rows, refusal
 from tests.fakes.peer import connect
 from tests.fakes.running import MASTER_KEY, Running
@@ -289,6 +290,26 @@ async def test_a_stale_connection_that_began_an_answer_is_not_tried_again(proxy:
         await ask(client)
         assert refusal(await ask(client)) == (502, "BadGatewayException")
     assert len(upstream.requests) == 2
+
+
+async def test_a_connection_that_ends_after_a_while_of_work_is_not_tried_again(
+    proxy: Running, upstream: Upstream
+) -> None:
+    """AWS may have served the call, and bills it: a second one would be billed as well."""
+
+    async def script(peer: Incoming) -> None:
+        await peer.request()
+        await peer.send(answer(b"first"))
+        await peer.request()
+        await asyncio.sleep(STALE_SECONDS * 1.1)
+        peer.reset()
+
+    upstream.script = script
+    async with connect(proxy.url) as client:
+        await ask(client)
+        assert refusal(await ask(client)) == (502, "BadGatewayException")
+    assert len(upstream.requests) == 2
+    assert [row["outcome"] for row in await ended_rows(proxy)] == ["ok", "upstream_error"]
 
 
 async def test_a_body_that_went_up_as_it_came_is_not_sent_again(proxy: Running, upstream: Upstream) -> None:

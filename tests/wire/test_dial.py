@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -33,6 +34,20 @@ async def test_an_upstream_is_reached_over_tls(secured: Upstream, authority: Aut
             connection = await pool.acquire(address(secured.port, tls=True))
             assert (await ask_on(connection)).body == b"secret"
     assert secured.connections == 1
+
+
+async def test_the_kernel_asks_after_an_upstream_that_is_silent(upstream: Upstream) -> None:
+    """A NAT gateway forgets a connection after 350 s without a packet, and AWS may think for an hour."""
+    async with opened_pool() as pool:
+        connection = await pool.acquire(address(upstream.port))
+        assert connection._transport is not None
+        sock = connection._transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        idle, every, probes = (
+            sock.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        assert idle + every * probes <= 120
 
 
 async def test_only_http_1_1_is_offered(authority: Authority) -> None:
