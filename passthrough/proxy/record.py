@@ -25,10 +25,12 @@ from passthrough.proxy import attribution
 
 _log = logging.getLogger(__name__)
 
-# Calls of strangers that are recorded at once, and then a second: whoever has no key must not fill disks with rows.
+# Calls of strangers that are recorded at once, and then a second: whoever has no key, or one that was blocked or has
+# expired, must not fill disks with rows.
 STRANGERS_AT_ONCE = 1000
 STRANGERS_A_SECOND = 10.0
 BYTES_PER_TOKEN = 4  # of English text, the usual rule of thumb
+UNAUTHENTICATED = 401  # no key, or none that may be used
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for "nobody waits for an answer any more"
 FIRST_SUCCESS = 200
 FIRST_CLIENT_ERROR = 400
@@ -135,7 +137,7 @@ class Record:
         if answer is not None:
             entry.response_bytes = answer.received_bytes
         entry.outcome = self._outcome or _outcome_of(entry.status)
-        if entry.key_id is None:
+        if entry.key_id is None or (entry.outcome == "refused" and entry.status == UNAUTHENTICATED):
             attribution.disown(entry)
             if not self._recorder.has_room_for_a_stranger():
                 self._recorder.count(entry)

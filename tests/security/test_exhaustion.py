@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from aiohttp import ClientSession
 
+from passthrough.errors import Refusal, forbidden, unauthenticated
 from passthrough.inbound import MAX_HEAD_BYTES
 from passthrough.policy.ledger import Entry
 from passthrough.proxy.record import STRANGERS_A_SECOND, STRANGERS_AT_ONCE, Recorder
@@ -111,18 +112,24 @@ def test_calls_of_strangers_are_all_counted_and_recorded_at_a_bounded_pace(caplo
         kept, lines=kept, counters=kept, price=lambda _entry, _usage: None, clock=lambda: 1e9, monotonic=lambda: now
     )
 
-    def call(key_id: str | None) -> None:
-        record = recorder.open(SimpleNamespace(remote="", headers={}))  # type: ignore[arg-type]  # all it reads
+    def call(key_id: str | None, refusal: Refusal | None = None) -> None:
+        headers = {"x-litellm-tags": "made-up"}
+        record = recorder.open(SimpleNamespace(remote="", headers=headers))  # type: ignore[arg-type]  # all it reads
         record.entry.key_id = key_id
+        if refusal is not None:
+            record.refused(refusal)
         record.close()
 
     for _ in range(STRANGERS_AT_ONCE + 500):
         call(None)
     assert (len(kept.rows), kept.lines, kept.counted) == (STRANGERS_AT_ONCE, STRANGERS_AT_ONCE, STRANGERS_AT_ONCE + 500)
     call("k" * 64)  # whoever has a key is always recorded
-    assert len(kept.rows) == STRANGERS_AT_ONCE + 1
+    call("k" * 64, forbidden("No."))
+    assert len(kept.rows) == STRANGERS_AT_ONCE + 2
+    assert kept.rows[-1].tags == ("made-up",)
     now = 3.0
     for _ in range(500):
-        call(None)
-    assert len(kept.rows) == STRANGERS_AT_ONCE + 1 + 3 * STRANGERS_A_SECOND
+        call("k" * 64, unauthenticated("It has expired."))  # unless it may not be used any more
+    assert len(kept.rows) == STRANGERS_AT_ONCE + 2 + 3 * STRANGERS_A_SECOND
+    assert (kept.rows[-1].key_id, kept.rows[-1].tags) == ("k" * 64, ())
     assert [record.__dict__["calls"] for record in caplog.records] == [500]
