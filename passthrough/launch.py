@@ -25,7 +25,7 @@ from passthrough.storage.embedded import embedded
 from passthrough.storage.migrations import migrate as migrate_database
 from passthrough.storage.migrations import require_head
 from passthrough.trial import introduction, trial_key
-from passthrough.workers import Supervisor
+from passthrough.workers import END_NOW, Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -116,8 +116,9 @@ def _at_sandbox(settings: Settings, supervisor: Supervisor, workers_sock: socket
     async def stand_in(life: int) -> None:
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
-        loop.add_signal_handler(signal.SIGTERM, ended.set)
-        loop.add_signal_handler(signal.SIGINT, lambda: None)  # the parent says when
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, lambda: None)  # the parent says when: workers still need it
+        loop.add_signal_handler(END_NOW, ended.set)
         at_end_of(life, ended.set)
         workers_sock.close()  # inherited: it would listen for as long as any process has it open
         async with Sandbox(port=port):

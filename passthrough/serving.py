@@ -23,6 +23,7 @@ from passthrough.errors import UserError
 from passthrough.inbound import Protocol
 from passthrough.policy.credentials import Credentials
 from passthrough.settings import Settings
+from passthrough.workers import ECHO_SECONDS, END_NOW
 
 _log = logging.getLogger(__name__)
 
@@ -75,21 +76,13 @@ async def serve(
     metrics_dir: Path | None = None,
     life: int | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. A second signal cuts what is still open.
+    """Serve until SIGTERM or SIGINT, then drain. A second signal, or `END_NOW`, cuts what is still open.
 
-    `life` is a file descriptor whose end means the same as SIGTERM (`workers`).
+    `life` is a file descriptor whose end means the same as SIGTERM: there is a parent (`workers`), who counts signals.
     """
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    hurry = asyncio.Event()
-
-    def asked_to_stop() -> None:
-        hurry.set() if stop.is_set() else stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked_to_stop)
+    stop, hurry = _asked_to_stop(alone=life is None)
     if life is not None:
-        at_end_of(life, asked_to_stop)
+        at_end_of(life, stop.set)
     async with service(settings, database_url=database_url, sandbox=sandbox, metrics_dir=metrics_dir) as served:
         server, runner = await accept(served, sock, tls)
         _spare_the_collector()
@@ -99,6 +92,26 @@ async def serve(
             await _drain(settings, served, server, runner, hurry)
         finally:  # also when a part of the service failed: nothing is answered that cannot be recorded
             await _end(served, server, runner)
+
+
+def _asked_to_stop(*, alone: bool) -> tuple[asyncio.Event, asyncio.Event]:
+    """Events that signals set: to come to an end, and to do so at once."""
+    loop = asyncio.get_running_loop()
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    asked_at = 0.0
+
+    def asked() -> None:
+        nonlocal asked_at
+        if not stop.is_set():
+            stop.set()
+            asked_at = loop.time()
+        elif alone and loop.time() - asked_at >= ECHO_SECONDS:
+            hurry.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked)
+    loop.add_signal_handler(END_NOW, hurry.set)
+    return stop, hurry
 
 
 async def accept(
@@ -114,7 +127,7 @@ async def accept(
         Protocol,
         runner.server,
         refused=served.refused,
-        server_ends=lambda: served.handler.draining,
+        server_ends=lambda: sock.fileno() < 0,
         loop=loop,
         access_log=None,
         auto_decompress=False,  # bodies are forwarded as they came
@@ -168,9 +181,12 @@ def at_end_of(life: int, react: Callable[[], None]) -> None:
 async def _drain(
     settings: Settings, served: Service, server: asyncio.Server, runner: web.AppRunner, hurry: asyncio.Event
 ) -> None:
-    """Stop accepting, let open calls finish for a while."""
+    """Say that the end is near, for whoever sends calls here; stop accepting; let open calls finish for a while."""
     served.handler.draining = True
     _log.info("draining", extra={"open_calls": len(served.handler.calls)})
+    with suppress(TimeoutError):
+        async with asyncio.timeout(settings.drain_delay_seconds):
+            await hurry.wait()
     await _stop_accepting(server)
     assert runner.server is not None  # noqa: S101  # it was set up
     runner.server.pre_shutdown()  # idle connections

@@ -46,6 +46,7 @@ class Settings:
     # of all open calls of a worker: eight of the largest at once, or 5,000 of 100 KB, in a container of 1 GB
     buffered_bodies_bytes: int = 512 * MIB
     key_header: str | None = None
+    drain_delay_seconds: float = 0.0
     drain_seconds: float = 300.0
     on_client_disconnect: Literal["drain", "cancel"] = "drain"
     disconnect_drain_seconds: float = 600.0  # an answer of 64k tokens at 100 tokens a second
@@ -135,6 +136,7 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "max_body_bytes": (("PASSTHROUGH_MAX_BODY_BYTES",), _number(int, 1, 1024 * MIB)),
     "buffered_bodies_bytes": (("PASSTHROUGH_BUFFERED_BODIES_BYTES",), _number(int, 1, 1024 * 1024 * MIB)),
     "key_header": (("PASSTHROUGH_KEY_HEADER",), _text),
+    "drain_delay_seconds": (("PASSTHROUGH_DRAIN_DELAY_SECONDS",), _number(float, 0, 3600)),
     "drain_seconds": (("PASSTHROUGH_DRAIN_SECONDS",), _number(float, 0, 86400)),
     "on_client_disconnect": (("PASSTHROUGH_ON_CLIENT_DISCONNECT",), _choice("drain", "cancel")),
     "disconnect_drain_seconds": (("PASSTHROUGH_DISCONNECT_DRAIN_SECONDS",), _number(float, 0, 86400)),

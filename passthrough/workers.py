@@ -2,6 +2,10 @@
 
 No event loop and no thread runs in the parent, so it may fork at any time. A child learns that its parent has
 died from a pipe that nobody writes to: it comes to its end.
+
+systemd and the init of a container send SIGTERM to every process of a group, a terminal SIGINT, and whatever started
+the program may pass on what it was sent: one wish to stop arrives several times. So a second one is what comes
+`ECHO_SECONDS` after the first, and the parent alone tells the children of it, by a signal that nobody else sends.
 """
 
 import logging
@@ -16,6 +20,8 @@ _log = logging.getLogger(__name__)
 FIRST_PAUSE_SECONDS = 0.1  # before a dead worker is replaced; doubled while they keep dying
 LONGEST_PAUSE_SECONDS = 10.0
 STABLE_SECONDS = 30.0  # a worker that lived this long starts the pauses anew
+ECHO_SECONDS = 1.0  # more than several senders of one signal are apart, less than a person waits to insist
+END_NOW = signal.SIGUSR1
 _WATCHED = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
 
 
@@ -33,16 +39,18 @@ class _Child:
 class Supervisor:
     """Keeps children alive until it is told to stop, then stops them together.
 
-    A child's `run` is given a file descriptor that reads as closed once the parent is gone.
+    A child's `run` is given a file descriptor that reads as closed once the parent is gone. SIGTERM asks it to come to
+    its end, however often it is sent, and `END_NOW` to do so at once.
     """
 
     def __init__(self) -> None:
         self._children: list[_Child] = []
         self._life, self._hold = os.pipe()
         self._stopping = False
+        self._asked_at = 0.0  # to stop
 
     def add(self, name: str, run: Callable[[int], None], *, serves_others: bool = False) -> None:
-        """`serves_others`: stop it after those that need it."""
+        """`serves_others`: it ends after those that need it, by `END_NOW` alone."""
         self._children.append(_Child(name, run, serves_others))
 
     def run(self, *, at_stop: Callable[[], None] = lambda: None) -> None:
@@ -53,15 +61,22 @@ class Supervisor:
         while not self._stopping or any(child.pid for child in self._children):
             received = signal.sigtimedwait(_WATCHED, self._pause())
             if received is not None and received.si_signo != signal.SIGCHLD:
-                self._tell(received.si_signo, lambda child: not child.serves_others)
-                self._stopping = True
+                self._asked_to_stop()
                 at_stop()
             self._reap()
             if self._stopping and not any(child.pid for child in self._children if not child.serves_others):
-                self._tell(signal.SIGTERM, lambda child: child.serves_others)
+                self._tell(END_NOW, lambda child: child.serves_others)
             for child in self._children:
                 if not child.pid and not self._stopping and child.due <= time.monotonic():
                     self._start(child)
+
+    def _asked_to_stop(self) -> None:
+        now = time.monotonic()
+        if not self._stopping:
+            self._stopping, self._asked_at = True, now
+            self._tell(signal.SIGTERM, lambda child: not child.serves_others)
+        elif now - self._asked_at >= ECHO_SECONDS:
+            self._tell(END_NOW, lambda child: not child.serves_others)
 
     def _pause(self) -> float:
         due = [child.due for child in self._children if not child.pid]

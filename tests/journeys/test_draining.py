@@ -15,9 +15,10 @@ import pytest
 from passthrough.sandbox import DEFAULT_CREDENTIALS
 from passthrough.serving import listen, serve
 from passthrough.settings import Settings
+from passthrough.workers import ECHO_SECONDS
 from tests.fakes.calls import BODY, CONVERSE, STREAM, ask, call, call_head
 from tests.fakes.certificates import Authority
-from tests.fakes.peer import connect, until
+from tests.fakes.peer import Peer, connect, until
 from tests.fakes.running import MASTER_KEY, command, select
 from tests.fakes.upstream import LAST_CHUNK, Incoming, Upstream, chunk, stream_head, text_frame, usage_frame
 
@@ -195,7 +196,8 @@ async def test_what_does_not_finish_is_cut_and_told_so(served: Serve, upstream: 
         first = await client.head()
         await serving.stop()
         if how == "a second signal":
-            await serving.stop()
+            await asyncio.sleep(ECHO_SECONDS)
+            signal.raise_signal(signal.SIGTERM)
         got = await client.body(*first)
         assert got.ending == "fin"
         assert got.body.startswith(FRAME)
@@ -203,6 +205,26 @@ async def test_what_does_not_finish_is_cut_and_told_so(served: Serve, upstream: 
         await serving.ended()
     (row,) = await serving.rows()
     assert (row["outcome"], row["status"]) == ("cut", 200)
+
+
+async def test_a_load_balancer_can_notice_before_connections_are_refused(served: Serve) -> None:
+    serving = await served(drain_delay_seconds=300.0)
+    signal.raise_signal(signal.SIGTERM)
+    async with connect(serving.url) as client:
+        await until_ready(client, 503)
+    async with connect(serving.url) as late:
+        got = await ask(late)
+        assert (got.status, got.values("Connection")) == (200, ["close"])
+    await asyncio.sleep(ECHO_SECONDS)
+    signal.raise_signal(signal.SIGTERM)  # enough of that
+    await serving.ended()
+
+
+async def until_ready(client: Peer, status: int) -> None:
+    """Ask for readiness until it is this."""
+    async with asyncio.timeout(20):
+        while (await ask(client, READINESS)).status != status:
+            pass
 
 
 async def test_one_who_reads_to_the_connections_end_is_reset(served: Serve, upstream: Upstream) -> None:
@@ -264,6 +286,67 @@ async def test_many_workers_finish_what_is_open_and_accept_nothing_more(
         script.go_on.set()
         assert (await client.body(*first)).ending == "whole"
         assert await asyncio.to_thread(program.ended) == 0
+
+
+@pytest.mark.parametrize("how", ["the whole group is signalled", "a wrapper passes on what it was sent"])
+async def test_one_wish_to_stop_may_arrive_several_times(
+    upstream: Upstream, shared_database: str, tmp_path: Path, how: str
+) -> None:
+    """systemd, containers' inits and terminals signal every process; `uv run` passes signals on."""
+    upstream.script = script = Stream()
+    async with (
+        _program(upstream, shared_database, tmp_path, "--workers", "2") as program,
+        connect(program.url) as client,
+    ):
+        await client.send(call(STREAM))
+        first = await client.head()
+        everybody = [program.process.pid, *(_children(program) if how.startswith("the whole") else [])]
+        for number in (signal.SIGINT, signal.SIGTERM):  # two of one kind could become one on the way
+            for pid in everybody:
+                os.kill(pid, number)
+        await _refused(program.url)
+        script.go_on.set()
+        assert (await client.body(*first)).ending == "whole"
+        assert await asyncio.to_thread(program.ended) == 0
+
+
+async def test_a_second_wish_cuts_what_workers_have_open(
+    upstream: Upstream, shared_database: str, tmp_path: Path
+) -> None:
+    upstream.script = Stream()
+    async with (
+        _program(upstream, shared_database, tmp_path, "--workers", "2") as program,
+        connect(program.url) as client,
+    ):
+        await client.send(call(STREAM))
+        first = await client.head()
+        program.tell(signal.SIGTERM)
+        await _refused(program.url)
+        await asyncio.sleep(ECHO_SECONDS)
+        program.tell(signal.SIGTERM)
+        assert (await client.body(*first)).ending == "fin"
+        assert await asyncio.to_thread(program.ended) == 0
+
+
+async def test_the_sandbox_stays_for_as_long_as_its_worker_needs_it(tmp_path: Path, shared_database: str) -> None:
+    program = await asyncio.to_thread(
+        (running := command(tmp_path, "--sandbox", DATABASE_URL=shared_database)).__enter__
+    )
+    try:
+        async with connect(program.url) as client:
+            await client.send(call(STREAM, "x-sandbox-fault: pace=0.2"))
+            first = await client.head()
+            for pid in [program.process.pid, *_children(program)]:
+                os.kill(pid, signal.SIGTERM)
+            assert (await client.body(*first)).ending == "whole"
+        assert await asyncio.to_thread(program.ended) == 0
+    finally:
+        await asyncio.to_thread(running.__exit__, None, None, None)
+
+
+def _children(program: Any) -> list[int]:
+    pid = program.process.pid
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 async def test_a_worker_that_is_killed_is_replaced(upstream: Upstream, shared_database: str, tmp_path: Path) -> None:
