@@ -8,10 +8,10 @@ from pathlib import Path
 
 from aiohttp import web
 
-from passthrough import logs, plane
+from passthrough import logs, plane, webhooks
 from passthrough.admin.app import add_admin_routes
 from passthrough.admin.spend import spend_endpoints
-from passthrough.errors import Refusal, Unavailable, UserError
+from passthrough.errors import Refusal, Unavailable
 from passthrough.identities import FixedIdentity, Identity
 from passthrough.metrics import CONTENT_TYPE, Metrics
 from passthrough.metrics_merged import merged_metrics
@@ -19,8 +19,9 @@ from passthrough.policy.credentials import Credentials
 from passthrough.policy.estimates import Estimates
 from passthrough.policy.keys import digest
 from passthrough.policy.ledger import CallIds, uuid7
-from passthrough.probes import Probes
+from passthrough.probes import Probes, Reason
 from passthrough.proxy.handler import Handler
+from passthrough.proxy.outgoing import Identity as Signing
 from passthrough.proxy.profiles import Profiles, profiles
 from passthrough.proxy.record import Recorder
 from passthrough.proxy.refuse import refuse
@@ -30,7 +31,6 @@ from passthrough.storage.allowances_worker import open_allowances
 from passthrough.storage.database import Database, open_database
 from passthrough.storage.keys import KeyDirectory, key_directory
 from passthrough.storage.ledger import Ledger
-from passthrough.webhooks import webhook
 
 PREFIXES = ("/bedrock", "/bedrock-runtime", "/bedrock-agent-runtime")
 ANYTHING = r"/{rest:[\s\S]*}"  # a dot would leave out the paths with an encoded line feed
@@ -49,6 +49,15 @@ class Service:
     refused: Callable[[int], None]
 
 
+def check(settings: Settings) -> None:
+    """Raise `UserError` for settings that cannot work, before anything is begun with them."""
+    plane.pool(settings)
+    plane.endpoints(settings)
+    plane.prices(settings, lambda _: None)
+    if settings.webhook_url:
+        webhooks.check(settings.webhook_url, settings.webhook_secret or "")
+
+
 @asynccontextmanager
 async def service(
     settings: Settings,
@@ -59,11 +68,10 @@ async def service(
 ) -> AsyncIterator[Service]:
     """Open everything that serving needs, in the order of birth; closed in reverse.
 
-    `sandbox`: credentials of the stand-in, when it is the upstream. `metrics_dir`: the folder in which several
-    workers put their metrics together. Raises `UserError` for settings that cannot work.
+    The settings have a master key, and passed `check`. `sandbox`: credentials of the stand-in, when it is the upstream.
+    `metrics_dir`: the folder in which several workers put their metrics together.
     """
-    if not settings.master_key:
-        raise UserError("PASSTHROUGH_MASTER_KEY is not set; set it to a long random text, such as sk-… of 32 letters.")
+    assert settings.master_key  # noqa: S101  # `launch` sees to it
     master_digest = digest(settings.master_key)
     metrics = Metrics()
     lines = logs.CallLog(enabled=settings.log_level in {"debug", "info"}, style=settings.log_format)
@@ -71,7 +79,9 @@ async def service(
         enter = stack.enter_async_context
         stack.callback(lines.close)
         database = await enter(open_database(database_url))
-        directory = await enter(key_directory(database, outage_seconds=settings.key_cache_seconds))
+        directory = await enter(
+            key_directory(database, outage_seconds=settings.key_cache_seconds, sandbox=sandbox is not None)
+        )
         identity = (
             FixedIdentity("sandbox", sandbox)
             if sandbox
@@ -101,7 +111,10 @@ async def service(
         exposition = metrics.exposition
         if metrics_dir is not None:
             exposition = (await enter(merged_metrics(metrics_dir, exposition))).exposition
-        probes = _probes(settings, handler, ledger, exposition)
+        reasons = (_draining(handler), ledger.problem, directory.problem, _unsigned(identity))
+        probes = Probes(
+            reasons=reasons, exposition=exposition, metrics_token=settings.metrics_token, content_type=CONTENT_TYPE
+        )
         application = web.Application(client_max_size=settings.max_body_bytes)
         _add_routes(application, handler, probes, database, directory, master_digest)
         yield Service(application, handler, ledger, metrics.request_refused)
@@ -114,7 +127,9 @@ async def _allowances(
     async with AsyncExitStack() as stack:
         send = None
         if settings.webhook_url:
-            send = await stack.enter_async_context(webhook(settings.webhook_url, settings.webhook_secret or ""))
+            send = await stack.enter_async_context(
+                webhooks.webhook(settings.webhook_url, settings.webhook_secret or "")
+            )
         choices = Choices(
             unpriced=settings.unpriced_under_budget,
             budgets=settings.budgets_without_database,
@@ -208,13 +223,19 @@ def _watch(metrics: Metrics, handler: Handler, directory: KeyDirectory, ledger: 
     )
 
 
-def _probes(settings: Settings, handler: Handler, ledger: Ledger, exposition: Callable[[], bytes]) -> Probes:
-    return Probes(
-        reasons=(lambda: "draining" if handler.draining else None, ledger.problem),
-        exposition=exposition,
-        metrics_token=settings.metrics_token,
-        content_type=CONTENT_TYPE,
-    )
+def _draining(handler: Handler) -> Reason:
+    return lambda: "draining" if handler.draining else None
+
+
+def _unsigned(identity: Signing) -> Reason:
+    def reason() -> str | None:
+        try:
+            identity.current()
+        except Unavailable:
+            return None if identity.bearer else "no AWS credentials"
+        return None
+
+    return reason
 
 
 async def _no_such_route(request: web.Request) -> web.Response:

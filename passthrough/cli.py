@@ -13,7 +13,7 @@ import uvloop
 from passthrough import __version__, doctor, keys_cli, launch, ledger_cli, logs, serving
 from passthrough.bedrock.prices import PriceBook
 from passthrough.bedrock.supplement import entries_of
-from passthrough.errors import Unavailable, UserError
+from passthrough.errors import Unavailable, UserError, alone
 from passthrough.sandbox.access import DEFAULT_CREDENTIALS
 from passthrough.sandbox.server import Sandbox
 from passthrough.settings import Settings, load
@@ -32,7 +32,7 @@ Config = Annotated[Path | None, typer.Option(help="A TOML file with settings; th
 def main() -> None:
     """Run a command; turn every user's mistake into one sentence."""
     try:
-        status = app(standalone_mode=False)
+        status = _run()
     except UserError as error:
         _fail(str(error), 1)
     except Unavailable as error:
@@ -43,6 +43,13 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     else:
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def _run() -> object:
+    try:
+        return app(standalone_mode=False)
+    except BaseExceptionGroup as group:
+        raise alone(group) from None
 
 
 def _fail(sentence: str, status: int) -> None:

@@ -9,8 +9,9 @@ from tempfile import TemporaryFile
 
 import asyncpg
 
-from passthrough import master_key
-from passthrough.bedrock.endpoints import Endpoints, is_region
+from passthrough import master_key, plane
+from passthrough.app import check
+from passthrough.bedrock.endpoints import is_region
 from passthrough.errors import Refusal, Unavailable, UserError
 from passthrough.identities import Identity
 from passthrough.settings import Settings
@@ -36,6 +37,7 @@ async def examine(settings: Settings) -> list[Finding]:
     """Look at everything, whatever the outcome of each."""
     checks: list[tuple[str, Callable[[Settings], Awaitable[str]]]] = [
         ("credentials", _credentials),
+        ("settings", _settings),
         ("region", _region),
         ("upstream", _upstream),
         ("master key", _master_key),
@@ -72,6 +74,11 @@ async def _credentials(settings: Settings) -> str:
         return "; ".join(parts)
 
 
+async def _settings(settings: Settings) -> str:
+    check(settings)
+    return "can be served with"
+
+
 async def _region(settings: Settings) -> str:
     if settings.region_is_a_guess:
         raise UserError(f"none is set, {settings.region} would be used; set AWS_REGION.")
@@ -81,8 +88,7 @@ async def _region(settings: Settings) -> str:
 
 
 async def _upstream(settings: Settings) -> str:
-    overrides = {"bedrock-runtime": settings.runtime_endpoint} if settings.runtime_endpoint else {}
-    endpoint = Endpoints(overrides, allow_http=settings.allow_http_upstream).of("bedrock-runtime", settings.region)  # type: ignore[arg-type]  # a literal key
+    endpoint = plane.endpoints(settings).of("bedrock-runtime", settings.region)
     async with asyncio.timeout(settings.connect_seconds):
         _, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
         writer.close()

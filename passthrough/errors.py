@@ -63,6 +63,13 @@ class UserError(Exception):
     """A mistake of the person at the command line: the message is one sentence that says what to do."""
 
 
+def alone(error: BaseException) -> BaseException:
+    """Return the one exception that groups of one stand around, as task groups put them; else what was given."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
 def unauthenticated(message: str) -> Refusal:
     return Refusal(401, "UnrecognizedClientException", message)
 

@@ -12,16 +12,19 @@ import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import uvloop
 
 from passthrough import master_key
+from passthrough.app import check
 from passthrough.child import in_a_child
+from passthrough.errors import UserError
 from passthrough.sandbox.access import DEFAULT_CREDENTIALS
 from passthrough.sandbox.server import Sandbox
 from passthrough.serving import at_end_of, listen, serve
 from passthrough.settings import Settings
-from passthrough.storage.embedded import embedded
+from passthrough.storage.embedded import embedded, usable
 from passthrough.storage.migrations import migrate as migrate_database
 from passthrough.storage.migrations import require_head
 from passthrough.trial import introduction, trial_key
@@ -34,11 +37,19 @@ ENOUGH_FILES = 20_480  # 10,000 streams in one worker
 
 def run(settings: Settings, *, migrate: bool, tls: ssl.SSLContext | None, sandbox: bool) -> None:
     """Serve as `passthrough serve` does: database, socket, sandbox and workers, until told to stop."""
+    check(settings)
+    with usable(settings.data_dir):
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        TemporaryFile(dir=settings.data_dir).close()
     with ExitStack() as stack:
         url = settings.database_url
         if url is None:
             url = stack.enter_context(embedded(settings.data_dir))
             settings = _with_master_key(settings)
+        elif not settings.master_key:
+            raise UserError(
+                "PASSTHROUGH_MASTER_KEY is not set; set it to a long random text, such as sk-… of 32 letters."
+            )
         if weakness := master_key.weakness(settings.master_key or ""):
             _log.warning("the master key is weak", extra={"cause": weakness})
         in_a_child(_migrate if migrate or not settings.database_url else _require_head, url)

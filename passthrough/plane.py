@@ -34,17 +34,22 @@ def pool(settings: Settings) -> Pool:
     )
 
 
-def compose(settings: Settings, identity: Identity) -> Compose:
-    """Return what builds and signs requests, for the endpoints of the settings."""
+def endpoints(settings: Settings) -> Endpoints:
+    """Return where AWS's services are."""
     named: dict[Service, str | None] = {
         "bedrock-runtime": settings.runtime_endpoint,
         "bedrock-agent-runtime": settings.agent_runtime_endpoint,
         "bedrock": settings.control_endpoint,
     }
     overrides = {name: url for name, url in named.items() if url}
+    return Endpoints(overrides, allow_http=settings.allow_http_upstream)
+
+
+def compose(settings: Settings, identity: Identity) -> Compose:
+    """Return what builds and signs requests, for the endpoints of the settings."""
     return Compose(
         identity=identity,
-        endpoints=Endpoints(overrides, allow_http=settings.allow_http_upstream),
+        endpoints=endpoints(settings),
         signer=Signer(),
         canonical_query=canonical_query,
         clock=time.time,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from passthrough.admin.keys import Keys
 from passthrough.admin.schemas.keys import GenerateKey
-from passthrough.policy.keys import digest, mint
+from passthrough.policy.keys import SANDBOX, digest, mint
 from passthrough.storage.audit import Actor
 from passthrough.storage.database import open_database
 from passthrough.storage.key_pages import rows_of
@@ -17,7 +17,7 @@ MODEL = "anthropic.claude-3-haiku-20240307-v1:0"
 
 
 def trial_key(data_dir: Path, database_url: str) -> str:
-    """The key of the sandbox, made once and kept beside the data (0600): it opens nothing but the stand-in."""
+    """The key of the sandbox, made once and kept beside the data (0600): no other server knows it."""
     path = data_dir / KEY_FILE
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     key = path.read_text().strip() if path.exists() else mint()
@@ -33,7 +33,8 @@ async def _ensure(key: str, database_url: str) -> None:
             if await rows_of(connection, [digest(key)]):
                 return
         await Keys(database, time.time).generate(
-            GenerateKey(key=key, key_alias=f"sandbox-{digest(key)[:8]}"), Actor("passthrough serve --sandbox", None)
+            GenerateKey(key=key, key_alias=f"sandbox-{digest(key)[:8]}", metadata={SANDBOX: True}),
+            Actor("passthrough serve --sandbox", None),
         )
 
 

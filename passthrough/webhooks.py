@@ -18,18 +18,19 @@ _log = logging.getLogger(__name__)
 _SECONDS: Final = 10.0  # a receiver that takes longer is tried again later
 
 
-@asynccontextmanager
-async def webhook(
-    url: str, secret: str, *, clock: Callable[[], float] = time.time
-) -> AsyncIterator[Callable[[Event], Awaitable[bool]]]:
-    """Own a client; yields what delivers an event, and says whether it was accepted (any 2xx).
-
-    Raises `UserError` for what is no address, and for an address without a secret.
-    """
+def check(url: str, secret: str) -> None:
+    """Raise `UserError` for what is no address, and for an address without a secret."""
     if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
         raise UserError("PASSTHROUGH_WEBHOOK_URL is no address: write https://host/path.")
     if not secret:
         raise UserError("PASSTHROUGH_WEBHOOK_SECRET is not set: set it to a long random text that the receiver knows.")
+
+
+@asynccontextmanager
+async def webhook(
+    url: str, secret: str, *, clock: Callable[[], float] = time.time
+) -> AsyncIterator[Callable[[Event], Awaitable[bool]]]:
+    """Own a client; yields what delivers an event, and says whether it was accepted (any 2xx)."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_SECONDS)) as session:
 
         async def send(event: Event) -> bool:

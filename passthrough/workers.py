@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from passthrough.errors import UserError, alone
+
 _log = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS = 0.1  # before a dead worker is replaced; doubled while they keep dying
@@ -100,8 +102,11 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
             child.run(self._life)
             status = 0
-        except BaseException:  # noqa: BLE001  # nothing may return into the parent's code from here
-            _log.exception("%s failed", child.name)
+        except BaseException as error:  # noqa: BLE001  # nothing may return into the parent's code from here
+            if isinstance(mistake := alone(error), UserError):
+                _log.error("%s failed", child.name, extra={"cause": str(mistake)})
+            else:
+                _log.exception("%s failed", child.name)
         finally:
             logging.shutdown()
             os._exit(status)

@@ -49,6 +49,48 @@ def test_a_mistake_is_one_sentence_and_an_exit_code(
     assert words in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"PASSTHROUGH_MASTER_KEY": ""}, "PASSTHROUGH_MASTER_KEY is not set"),
+        ({"PASSTHROUGH_WEBHOOK_URL": "ftp://elsewhere"}, "PASSTHROUGH_WEBHOOK_URL is no address"),
+        ({"PASSTHROUGH_WEBHOOK_URL": "https://elsewhere"}, "PASSTHROUGH_WEBHOOK_SECRET is not set"),
+        ({"AWS_ENDPOINT_URL_BEDROCK_RUNTIME": "elsewhere"}, "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"),
+        ({"AWS_CA_BUNDLE": "/nowhere.pem"}, "AWS_CA_BUNDLE cannot be read"),
+        ({"HTTPS_PROXY": "socks5://elsewhere"}, "HTTPS_PROXY is not of the form"),
+        ({"PASSTHROUGH_DATA_DIR": "/dev/null/data"}, "The data directory /dev/null/data cannot be used"),
+    ],
+    ids=lambda value: next(iter(value.values())) if isinstance(value, dict) else None,
+)
+def test_a_setting_that_cannot_work_is_one_sentence_before_anything_begins(
+    environ: dict[str, str], words: str, tmp_path: Path
+) -> None:
+    needed = {"DATABASE_URL": "postgresql://127.0.0.1:1/none", "PASSTHROUGH_MASTER_KEY": "sk-a-long-random-text"}
+    ended = run("serve", "--workers", "2", data_dir=tmp_path, environ={**needed, **environ})
+    assert (ended.returncode, ended.stderr.count("\n"), ended.stdout) == (1, 1, "")
+    assert ended.stderr.startswith("passthrough: ")
+    assert words in ended.stderr
+
+
+async def test_what_turns_out_to_be_wrong_later_is_one_sentence_too(database_url: str, tmp_path: Path) -> None:
+    (tmp_path / "journal").touch()  # where a folder belongs
+    environ = {"DATABASE_URL": database_url, "PASSTHROUGH_MASTER_KEY": "sk-a-long-random-text"}
+    ended = await asyncio.to_thread(run, "serve", "--port", "0", data_dir=tmp_path, environ=environ)
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert ended.stderr.startswith("passthrough: The journal directory ")
+
+
+def test_a_price_that_cannot_be_is_one_sentence_before_anything_begins(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text('[prices."some.model"]\ninput = -1\noutput = 1\n')
+    environ = {"DATABASE_URL": "postgresql://127.0.0.1:1/none", "PASSTHROUGH_MASTER_KEY": "sk-a-long-random-text"}
+    ended = run("serve", "--workers", "2", "--config", str(path), data_dir=tmp_path, environ=environ)
+    assert (ended.returncode, ended.stderr.count("\n"), ended.stdout) == (1, 1, "")
+    assert "is no price" in ended.stderr
+    found = run("doctor", "--config", str(path), data_dir=tmp_path, environ=environ)
+    assert [line for line in found.stdout.splitlines() if "settings:" in line and line.startswith("FAIL")]
+
+
 def test_a_database_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     environ = {"DATABASE_URL": "postgresql://nobody:secret-word@127.0.0.1:1/none", "PASSTHROUGH_MASTER_KEY": "sk-x"}
     ended = run("serve", data_dir=tmp_path, environ=environ)

@@ -83,6 +83,10 @@ def is_digest(text: str) -> bool:
     return _DIGEST.fullmatch(text) is not None
 
 
+SANDBOX: Final = "passthrough_sandbox"
+"""In the metadata of a key: it opens nothing but the sandbox, whoever else serves from the same database."""
+
+
 def key_id_of(reference: str) -> str:
     """Read the key id from how an administrator names a key: the key itself, or its digest.
 

@@ -49,7 +49,7 @@ def embedded(data_dir: Path, *, options: Sequence[str] = ()) -> Iterator[str]:
             raise UserError(
                 f"Another passthrough uses the data directory {data_dir}: stop it, or set another PASSTHROUGH_DATA_DIR."
             )
-        with _usable(data_dir):
+        with usable(data_dir):
             server = _Server(data_dir.resolve() / _FOLDER)
             url = server.start(options)
         try:
@@ -73,7 +73,7 @@ def attached(data_dir: Path) -> Iterator[str]:
 @contextmanager
 def _owned(data_dir: Path) -> Iterator[bool]:
     """Hold the lock of the data directory; False if somebody else does. The kernel drops it with its process."""
-    with _usable(data_dir):
+    with usable(data_dir):
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(data_dir / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -91,7 +91,8 @@ def _locked(descriptor: int) -> bool:
 
 
 @contextmanager
-def _usable(data_dir: Path) -> Iterator[None]:
+def usable(data_dir: Path) -> Iterator[None]:
+    """What fails of files here is the user's to mend: `UserError`."""
     try:
         yield
     except OSError as error:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import ARRAY, Text, bindparam, func, select
 
-from passthrough.policy.keys import VirtualKey
+from passthrough.policy.keys import SANDBOX, VirtualKey
 from passthrough.storage.allowances_limits import budgets_of_key, limits_of_key, with_limits
 from passthrough.storage.changes import Changes
 from passthrough.storage.customers import RestrictedCustomers
@@ -27,6 +27,7 @@ class KeyDirectory:
 
     def __init__(self, directory: Directory[VirtualKey], customers: RestrictedCustomers, changes: Changes) -> None:
         self._directory = directory
+        self._customers = customers
         self._changes = changes
         # bound here: the path of a call pays for one lookup, not for two calls
         self.cached = directory.cached
@@ -44,6 +45,10 @@ class KeyDirectory:
         """Return when every change that was committed before is obeyed here, or soon when PostgreSQL is away."""
         await self._changes.caught_up()
 
+    def problem(self) -> str | None:
+        """Why no key can be known here yet; None once PostgreSQL has been reached, whether it is there now or not."""
+        return None if self._customers.read.is_set() else "PostgreSQL has not been reached yet"
+
     @property
     def counts(self) -> Counts:
         return self._directory.counts
@@ -58,13 +63,15 @@ async def key_directory(
     *,
     outage_seconds: float = 3600.0,
     size: int = 20_000,
+    sandbox: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[KeyDirectory]:
     """Own a directory and its listening connection.
 
     `size` bounds the cached keys; `outage_seconds` is how long known keys are served while PostgreSQL is away.
+    `sandbox`: the keys that open nothing but the sandbox are known here; elsewhere they do not exist.
     """
-    loader = _Loader(database)
+    loader = _Loader(database, sandbox=sandbox)
     directory = Directory("key", loader.load, clock=clock, outage_seconds=outage_seconds, size=size)
     customers = RestrictedCustomers(database)
     changes = Changes(database, directory, customers)
@@ -82,14 +89,15 @@ async def key_directory(
 
 
 class _Loader:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, sandbox: bool) -> None:
         self._database = database
+        self._sandbox = sandbox
 
     async def load(self, key_ids: list[str]) -> Mapping[str, Found[VirtualKey]]:
         with reachable():
             async with asyncio.timeout(_LOOKUP_SECONDS), self._database.engine.connect() as connection:
                 rows = (await connection.execute(LOOKUP, {"key_ids": key_ids})).mappings().all()
-        return {row["asked"]: _found(dict(row)) for row in rows}
+        return {row["asked"]: _found(dict(row)) for row in rows if self._sandbox or not row["metadata"].get(SANDBOX)}
 
 
 def _lookup() -> Any:  # sqlalchemy's type of a select of forty columns helps nobody

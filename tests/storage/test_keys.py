@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import insert, update
 
 from passthrough.errors import Unavailable
-from passthrough.policy.keys import digest
+from passthrough.policy.keys import SANDBOX, digest
 from passthrough.storage.database import Database, open_database
 from passthrough.storage.keys import KeyDirectory, key_directory
 from passthrough.storage.schema import FormerKey, Key, Team, TeamMember, User
@@ -46,6 +46,14 @@ async def test_a_key_is_asked_for_once_and_then_known(database: Database, direct
     assert directory.cached(KEY) is found
     assert await directory.find(KEY) is found
     assert directory.counts.queries == asked
+
+
+async def test_a_key_of_the_sandbox_exists_there_alone(database: Database, directory: KeyDirectory) -> None:
+    """It has no limits, and was shown on a terminal: nowhere else may it open anything."""
+    await add_key(database, metadata={SANDBOX: True})
+    assert await directory.find(KEY) is None
+    async with key_directory(database, sandbox=True) as of_sandbox:
+        assert await of_sandbox.find(KEY) is not None
 
 
 async def test_a_blocked_key_is_known_as_blocked_though_nobody_asks(
