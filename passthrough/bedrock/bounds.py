@@ -225,7 +225,8 @@ def output_bound(frame: Frame, body: Body | None, *, veiled: bool = False, assum
     maximum, choices = _asked_converse(body) if frame.converse else _asked(body)
     if named > 1 and maximum is not None:
         maximum = max(maximum, min(_largest_named(body), most))  # more than its model's AWS refuses, wherever it stands
-    return (unnamed if maximum is None else maximum) * (choices if several else 1)
+    # no model writes more than it can hold; AWS refuses such a maximum, and a count of it has to fit into 64 bits
+    return (unnamed if maximum is None else min(maximum, _LARGEST_WINDOW)) * (choices if several else 1)
 
 
 def _asked_converse(body: Body) -> tuple[int | None, int]:

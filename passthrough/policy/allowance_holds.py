@@ -147,12 +147,16 @@ def reserve(accounts: Sequence[Account], needs: Needs, now: float) -> Hold | Non
 
 def force(accounts: Sequence[Account], needs: Needs) -> Hold:
     """Reserve whether there is enough or not; what was not there is a debt."""
-    leases = []
-    for account in accounts:
-        lease = account.lease
-        amount = needs[account.kind]
-        lease.free -= amount
-        lease.reserved += amount
-        lease.cells[lease.slot] += amount
-        leases.append(lease)
+    leases: list[Lease] = []
+    try:
+        for account in accounts:
+            lease = account.lease
+            amount = needs[account.kind]
+            lease.cells[lease.slot] += amount  # first: it has 64 bits, and fails where they are not enough
+            lease.free -= amount
+            lease.reserved += amount
+            leases.append(lease)
+    except BaseException:
+        Hold(accounts, needs, leases).release()
+        raise
     return Hold(accounts, needs, leases)

@@ -174,8 +174,8 @@ class Forward:
         except (asyncio.CancelledError, TimeoutError, ConnectionError) as error:
             await self._without_client(connection, relay, request, answer, error)
         except BaseException:
-            connection.abandon()
-            if relay.started and request.transport is not None:
+            connection.abandon(relay)
+            if (relay.started or relay.done) and request.transport is not None:
                 reset(request.transport)  # nothing may be answered behind half an answer
             raise
         finally:
@@ -209,12 +209,13 @@ class Forward:
         if not relay.done:
             answer.left()
             if not connection.request_sent or not self._drains_left:
-                connection.abandon()
+                connection.abandon(relay)
                 raise ClientGone from error
         await _take_in_cancellation(already=cancelled)
         if not relay.done:
             await self._drain(connection, relay)
             raise ClientGone from error
+        await relay.settled(_nothing, self._stall_seconds)  # its last bytes may wait for its record
 
     async def _drain(self, connection: Connection, relay: Relay) -> None:
         self._drains_left -= 1
@@ -223,9 +224,9 @@ class Forward:
             async with asyncio.timeout(self._drain_seconds):
                 await relay.settled(_nothing, self._stall_seconds)
         except TimeoutError:
-            connection.abandon()
+            connection.abandon(relay)
         except BaseException:
-            connection.abandon()
+            connection.abandon(relay)
             raise
         finally:
             self._drains_left += 1

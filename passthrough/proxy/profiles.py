@@ -150,7 +150,7 @@ class Profiles:
         try:
             return await answer.whole
         except BaseException:
-            connection.abandon()
+            connection.abandon(answer)
             raise
 
 

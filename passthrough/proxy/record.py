@@ -231,14 +231,16 @@ class Recorder:
             self._taken(entry, hold, None, None)
 
     def _taken(self, entry: Entry, hold: Hold, end: Callable[[], None] | None, problem: Unavailable | None) -> None:
-        if end is not None:
-            end()  # before what nobody waits for
-        if problem is None:
-            hold.written()
-        else:
-            _log.error("a call could not be recorded", extra={"call_id": entry.call_id, "cause": problem.cause})
-        self._counters.call_ended(entry)
-        self._lines.write(entry)
+        try:
+            if end is not None:
+                end()  # before what nobody waits for
+        finally:
+            if problem is None:
+                hold.written()
+            else:
+                _log.error("a call could not be recorded", extra={"call_id": entry.call_id, "cause": problem.cause})
+            self._counters.call_ended(entry)
+            self._lines.write(entry)
 
 
 def _outcome_of(status: int) -> Outcome:

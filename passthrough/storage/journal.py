@@ -22,6 +22,7 @@ from passthrough.storage import ledger_frames, ledger_owner
 
 MIB = 1024 * 1024
 SEGMENT_BYTES = 8 * MIB  # about 15,000 calls: a replay after a crash sends no more than that again
+NOT_NOW = "The proxy cannot record calls at the moment; try again later."
 _SEGMENTS = 8  # a small journal has small segments: what is shipped of the growing one counts as its size
 # Calls that are open when the journal becomes full must still find room: 16 MiB is some 30,000 of them.
 HEADROOM_BYTES = 16 * MIB
@@ -82,7 +83,7 @@ class Journal:
     def append(self, *payloads: bytes) -> None:
         """Write payloads at once, all or none. Raises `Unavailable` when there is no room or the disk refuses."""
         if self._own_bytes + self._others_bytes >= self._max_bytes + HEADROOM_BYTES:
-            raise Unavailable("The proxy cannot record calls at the moment; try again later.", cause="journal full")
+            raise Unavailable(NOT_NOW, cause="journal full")
         try:
             file = self._file if self._file is not None else self._open()
             data = b"".join([ledger_frames.frame(payload, self._salt) for payload in payloads])
@@ -91,9 +92,7 @@ class Journal:
                 os.fdatasync(file)
         except OSError as error:
             self._give_up(error)
-            raise Unavailable(
-                "The proxy cannot record calls at the moment; try again later.", cause=self._problem or ""
-            ) from error
+            raise Unavailable(NOT_NOW, cause=self._problem or "") from error
         segment = self._segments[-1]
         segment.size += len(data)
         self._own_bytes += len(data)

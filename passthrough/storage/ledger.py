@@ -21,7 +21,7 @@ import msgspec
 
 from passthrough.errors import Unavailable, UserError
 from passthrough.policy.ledger import CallIds, Entry, storable
-from passthrough.storage.journal import MIB, Journal
+from passthrough.storage.journal import MIB, NOT_NOW, Journal
 from passthrough.storage.ledger_frames import LARGEST_PAYLOAD_BYTES
 from passthrough.storage.ledger_shipper import Shipper
 from passthrough.storage.ledger_writer import LedgerWriter
@@ -153,7 +153,10 @@ class Ledger:
         """Write calls, and say of each what kept it from being written."""
         try:
             self._journal.append(*payloads)
-        except Unavailable as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, none of them may wait for ever
+            if not isinstance(error, Unavailable):
+                _log.exception("calls could not be written")
+                error = Unavailable(NOT_NOW, cause=f"{type(error).__name__}: {error}")
             if len(payloads) == 1:
                 return (error,)
             return [

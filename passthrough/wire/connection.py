@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection to an upstream, carrying one exchange at a time.
 
-Parsing is llhttp's (through httptools) in its strict mode, which refuses conflicting lengths, folded headers and bare
-line feeds; what it leaves open is bounded here (size of the head, interim answers, bytes that nobody asked for).
+Parsing is llhttp's (httptools) in its strict mode, which refuses conflicting lengths, folded headers, bare line feeds;
+what it leaves open is bounded here (size of the head, interim answers, bytes that nobody asked for).
 """
 
 import asyncio
@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             self.request_sent = False
-            self._fail(NoAnswer("the connection was already closed"))
+            self.fail(NoAnswer("the connection was already closed"))
             return
         self.request_sent = request_sent
         if len(body) > COPIED_BYTES:
@@ -153,12 +153,17 @@ class Connection(asyncio.Protocol):
 
     def fail(self, error: UpstreamFailure) -> None:
         """End the exchange as failed and the connection with it."""
-        self._fail(error)
-
-    def abandon(self) -> None:
-        """Drop the exchange without telling its receiver, and the connection with it."""
-        self._receiver = None
+        receiver, self._receiver = self._receiver, None
         self.abort()
+        if receiver is not None:
+            receiver.failed(error)
+            receiver.flush()
+
+    def abandon(self, receiver: Receiver) -> None:
+        """Drop a receiver's exchange without telling it, and the connection with it: not when that is another's now."""
+        if self._receiver is receiver:
+            self._receiver = None
+            self.abort()
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -185,7 +190,7 @@ class Connection(asyncio.Protocol):
                 self._complete()
                 self._deliver()
             else:
-                self._fail(self._loss(exc))
+                self.fail(self._loss(exc))
         del self._parser  # it knows us as we know it: only the garbage collector would part us
         self._lost(self)
 
@@ -202,7 +207,7 @@ class Connection(asyncio.Protocol):
             self._unreadable(error)
             return
         if not self._head_done and self._head_bytes > MAX_HEAD_BYTES:
-            self._fail(too_large())
+            self.fail(too_large())
             return
         self._deliver()
 
@@ -262,7 +267,7 @@ class Connection(asyncio.Protocol):
             self._deliver()
             return
         reason = error.__context__ or error  # what a callback raised, where one did
-        self._fail(UpstreamFailure(f"the upstream's answer is not HTTP/1.1: {reason}"))
+        self.fail(UpstreamFailure(f"the upstream's answer is not HTTP/1.1: {reason}"))
 
     def _loss(self, exc: Exception | None) -> UpstreamFailure:
         if not self._head_bytes:
@@ -291,10 +296,3 @@ class Connection(asyncio.Protocol):
             self._released(self)
         else:
             self.abort()
-
-    def _fail(self, error: UpstreamFailure) -> None:
-        receiver, self._receiver = self._receiver, None
-        self.abort()
-        if receiver is not None:
-            receiver.failed(error)
-            receiver.flush()

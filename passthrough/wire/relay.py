@@ -214,8 +214,10 @@ class Relay:
     def _end(self) -> None:
         if not self.ended:
             self.ended = True
-            self._write(self._last)
-            self._wake()
+            try:
+                self._write(self._last)
+            finally:
+                self._wake()
 
     def _wake(self) -> None:
         if self._changed is not None and not self._changed.done():

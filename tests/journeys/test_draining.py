@@ -16,10 +16,10 @@ from passthrough.sandbox import DEFAULT_CREDENTIALS
 from passthrough.serving import listen, serve
 from passthrough.settings import Settings
 from passthrough.workers import ECHO_SECONDS
-from tests.fakes.calls import BODY, CONVERSE, STREAM, ask, call, call_head
+from tests.fakes.calls import BODY, CONVERSE, STREAM, ask, call, call_head, ended_rows
 from tests.fakes.certificates import Authority
 from tests.fakes.peer import Peer, connect, until
-from tests.fakes.running import MASTER_KEY, command, select
+from tests.fakes.running import MASTER_KEY, Running, command, select
 from tests.fakes.upstream import LAST_CHUNK, Incoming, Upstream, chunk, stream_head, text_frame, usage_frame
 
 FRAME = text_frame("one")
@@ -225,6 +225,27 @@ async def until_ready(client: Peer, status: int) -> None:
     async with asyncio.timeout(20):
         while (await ask(client, READINESS)).status != status:
             pass
+
+
+async def test_an_answer_that_ends_as_the_last_calls_are_cut_arrives_whole(proxy: Running, upstream: Upstream) -> None:
+    """It is on record as whole, so its last bytes are waited for."""
+    upstream.script = Stream()
+    async with connect(proxy.url) as client:
+        await client.send(call(STREAM))
+        first = await client.head()
+        (host,) = proxy.service.handler.forward._pool._hosts.values()
+        (connection,) = host.busy
+        relay: Any = connection._receiver
+        downstream = relay._downstream
+        # the turn as the kernel may make it: the last read comes between the cut and what the cut wakes
+        asyncio.get_running_loop().call_soon(connection.data_received, chunk(usage_frame(1, 2)) + LAST_CHUNK)
+        for task in proxy.service.handler.calls:
+            task.cancel()
+        await asyncio.sleep(0)
+        downstream.close()
+        assert (await client.body(*first)).ending == "whole"
+    (row,) = await ended_rows(proxy)
+    assert (row["outcome"], row["output_tokens"]) == ("ok", 2)
 
 
 async def test_one_who_reads_to_the_connections_end_is_reset(served: Serve, upstream: Upstream) -> None:

@@ -31,7 +31,12 @@ def output(model: str, body: object, operation: str = "converse") -> int:
         (NOVA, "converse", {"messages": []}, 10_240),
         (NOVA, "converse", {"maxTokens": 77}, 10_240),  # where Converse does not look
         (NOVA, "converse", {"toolConfig": {"x": {"inferenceConfig": {"maxTokens": 1}}}}, 10_240 + 1024),
-        (NOVA, "converse", {"inferenceConfig": {"maxTokens": 10**20}}, 10**20),  # AWS refuses it, and so does a limit
+        (
+            NOVA,
+            "converse",
+            {"inferenceConfig": {"maxTokens": 10**20}},
+            1_050_000,
+        ),  # AWS refuses it; no model holds more
         (NOVA, "converse", {"inferenceConfig": {"maxTokens": -5}}, 10_240),
         (NOVA, "converse", {"inferenceConfig": {"maxTokens": "77"}}, 10_240),
         (NOVA, "converse", {"inferenceConfig": None}, 10_240),

@@ -10,6 +10,7 @@ import pytest
 from passthrough.errors import Unavailable
 from passthrough.policy.ledger import Entry, uuid7
 from passthrough.storage.database import Database
+from passthrough.storage.journal import Journal
 from passthrough.storage.ledger import Ledger
 from tests.storage.disk import files_limited_to, in_order
 
@@ -39,6 +40,31 @@ class Told:
     def append(self, ledger: Ledger, *entries: Entry) -> None:
         for entry in entries:
             ledger.append_soon(entry, partial(self.of, entry))
+
+
+class NoMemory:
+    """A journal that fails as nobody foresaw."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def append(self, *payloads: bytes) -> None:
+        if len(payloads) > 1:
+            raise MemoryError
+        self._journal.append(*payloads)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._journal, name)
+
+
+async def test_whatever_fails_in_a_write_no_call_waits_for_ever(tmp_path: Path, database: Database) -> None:
+    told, calls = Told(tmp_path), [call() for _ in range(3)]
+    async with Ledger(tmp_path, database.connect) as ledger:
+        ledger._journal = NoMemory(ledger._journal)  # type: ignore[assignment]  # a fake
+        told.append(ledger, *calls)
+        await asyncio.sleep(0)
+        assert told.problems == {entry.call_id: None for entry in calls}  # one by one there was room
+        await ledger.flush(10)
 
 
 @pytest.mark.parametrize("fsync_seconds", [0.0, 1.0])

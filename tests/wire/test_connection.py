@@ -52,6 +52,21 @@ async def test_an_answer_is_taken_in_whole(upstream: Upstream, name: str) -> Non
     assert (got.whole, got.error, got.body) == (True, None, body)
 
 
+async def test_who_gives_up_an_exchange_that_is_over_does_not_end_the_next_one(upstream: Upstream) -> None:
+    """A time that runs out in the turn in which an answer ends: the connection is lent to somebody else by then."""
+    upstream.script = answering(answer(b"first"), answer(b"second"))
+    async with opened_pool() as pool:
+        connection = await pool.acquire(address(upstream.port))
+        first, second = Collected(), Collected()
+        connection.start(first, GET)
+        await first.ended()
+        assert await pool.acquire(address(upstream.port)) is connection
+        connection.start(second, GET)
+        connection.abandon(first)
+        await second.ended()
+    assert (second.whole, second.body) == (True, b"second")
+
+
 @pytest.mark.parametrize("name", WHOLE_ANSWERS)
 async def test_an_answer_that_comes_by_the_byte_is_the_same(upstream: Upstream, name: str) -> None:
     sent, body = WHOLE_ANSWERS[name]

@@ -187,7 +187,7 @@ async def test_a_client_that_takes_nothing_for_too_long_is_not_waited_for(upstre
     async with relaying(upstream, receive_buffer=len(MEGABYTE)) as going:
         with pytest.raises(TimeoutError):
             await going.settled(stall_seconds=0.1)
-        going.connection.abandon()
+        going.connection.abort()
 
 
 async def test_an_answer_in_one_read_is_waited_for_too_when_the_client_does_not_take_it(upstream: Upstream) -> None:
