@@ -110,10 +110,13 @@ def checked_url(url: str) -> str:
     return f"postgresql://{rest}"
 
 
-async def connect_to(dsn: str) -> asyncpg.Connection:
+async def connect_to(dsn: str, *, bounded: bool = True) -> asyncpg.Connection:
+    """Open a connection; unless it is `bounded`, a statement on it may take any time."""
     async with asyncio.timeout(_CONNECT_SECONDS):
         return await asyncpg.connect(
-            dsn, command_timeout=_COMMAND_SECONDS, server_settings={"application_name": "passthrough"}
+            dsn,
+            command_timeout=_COMMAND_SECONDS if bounded else None,
+            server_settings={"application_name": "passthrough"},
         )
 
 

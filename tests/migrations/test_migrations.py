@@ -1,6 +1,8 @@
 """The ladder of migrations: one head, no drift from the schema, up and down, many replicas at once."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from alembic import command
@@ -8,6 +10,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from passthrough.errors import UserError
+from passthrough.storage import database as database_module
+from passthrough.storage import migrations
 from passthrough.storage.database import Database, open_database
 from passthrough.storage.ladder import head_revision, migration_config
 from passthrough.storage.migrations import migrate, require_head
@@ -50,6 +54,65 @@ async def test_going_down_leaves_nothing_and_up_again_works(empty_url: str) -> N
 async def test_many_replicas_migrate_at_once_and_all_find_it_done(empty_url: str) -> None:
     await asyncio.gather(*(migrate(empty_url) for _ in range(8)))
     await require_head(empty_url)
+
+
+@asynccontextmanager
+async def in_use(url: str) -> AsyncIterator[None]:
+    """Somebody else's transaction, with the table that every migration needs."""
+    async with open_database(url) as database, database.begin() as connection:
+        await connection.execute(text("LOCK TABLE alembic_version"))
+        yield
+
+
+async def test_a_migration_may_take_longer_than_a_statement_of_the_proxy_and_of_the_role(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_database(empty_url) as database, database.begin() as connection:
+        name = await connection.scalar(text("SELECT current_database()"))
+        await connection.execute(text(f"ALTER DATABASE {name} SET statement_timeout = '500ms'"))
+    monkeypatch.setattr(database_module, "_COMMAND_SECONDS", 0.5)
+    async with asyncio.TaskGroup() as group, in_use(empty_url):
+        migrating = group.create_task(migrate(empty_url))
+        await asyncio.sleep(2)
+        assert not migrating.done()
+    await require_head(empty_url)
+
+
+async def test_a_replica_waits_for_another_that_migrates_for_long(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "_COMMAND_SECONDS", 0.5)
+    async with asyncio.TaskGroup() as group, open_database(empty_url) as database, database.begin() as connection:
+        await connection.execute(text(f"SELECT pg_advisory_lock({migrations._MIGRATION_LOCK})"))
+        waiting = group.create_task(migrate(empty_url))
+        await asyncio.sleep(1.5)
+        assert not waiting.done()
+        held = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        assert await connection.scalar(text(held)) == 0  # it asks now and then, and holds nobody up meanwhile
+        await connection.execute(text("SELECT pg_advisory_unlock_all()"))
+    await require_head(empty_url)
+
+
+async def test_a_migration_lets_others_pass_while_it_cannot_have_its_table_and_comes_back(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrations, "_SESSION", ("SET lock_timeout = '100ms'",))
+    monkeypatch.setattr(migrations, "_PAUSE_SECONDS", 0.1)
+    async with asyncio.TaskGroup() as group, in_use(empty_url):
+        migrating = group.create_task(migrate(empty_url))
+        await asyncio.sleep(0.7)
+        assert not migrating.done()
+    await require_head(empty_url)
+
+
+async def test_a_table_that_others_never_let_go_is_one_sentence(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrations, "_SESSION", ("SET lock_timeout = '100ms'",))
+    monkeypatch.setattr(migrations, "_PAUSE_SECONDS", 0.01)
+    async with in_use(empty_url):
+        with pytest.raises(UserError, match=r"^The migration cannot have a table that others keep in use: end long"):
+            await migrate(empty_url)
 
 
 async def test_an_empty_database_is_refused_with_what_to_do(empty_url: str) -> None:
