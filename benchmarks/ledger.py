@@ -24,7 +24,8 @@ from passthrough.policy.ledger import Entry, uuid7
 from passthrough.storage.database import open_database
 from passthrough.storage.embedded import embedded
 from passthrough.storage.journal import MIB, Journal
-from passthrough.storage.ledger import Ledger, _encode
+from passthrough.storage.ledger import Ledger
+from passthrough.storage.ledger_payloads import payload_of
 from passthrough.storage.migrations import migrate
 
 AGENTS = (
@@ -81,7 +82,7 @@ def append_cost(directory: Path, calls: list[Entry]) -> float:
     journal = Journal(directory, name="bench", max_bytes=1024 * MIB)
     began = time.thread_time()
     for call in calls:
-        journal.append(_encode(call))
+        journal.append(payload_of(call))
     spent = time.thread_time() - began
     journal.close()
     return spent / len(calls) * 1e6
@@ -105,7 +106,7 @@ async def measure(url: str, directory: Path, rate: int, seconds: float) -> None:
     print(f"append: {append_cost(directory / 'append', calls[:50_000]):.2f} µs of CPU a call")
 
     journal = Journal(directory / "alone", name="bench", max_bytes=1024 * MIB)
-    alone = await at_rate(rate, seconds, calls, lambda call: journal.append(_encode(call)))
+    alone = await at_rate(rate, seconds, calls, lambda call: journal.append(payload_of(call)))
     connection = await asyncpg.connect(url)
     async with open_database(url) as database, Ledger(directory / "shipped", database.connect) as ledger:
         before = await transactions(connection)

@@ -6,6 +6,7 @@ an older release are read by a newer one and the other way round: fields are onl
 default.
 """
 
+import copy
 import os
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
@@ -172,7 +173,28 @@ def time_of(call_id: str) -> float:
     return int(call_id[:8] + call_id[9:13], 16) / 1000
 
 
-LONGEST_TEXT = 256  # characters of one text field; AWS's longest model id is a profile ARN of about 140
+# What a call may say of itself. With what is usual of its key it fits into a frame of the journal, 64 KiB.
+LONGEST_TEXT = 512  # characters of one text; boto3's User-Agent has some 250, AWS's longest model id about 140
+MOST_TAGS = 100  # of a call; its key may have as many
+LONGEST_METADATA = 4096  # bytes of JSON
+
+
+def bounded(entry: Entry) -> Entry:
+    """Return the entry with nothing in it that is longer than a call may say; what it may say stays as it is."""
+    kept = copy.copy(entry)
+    for name in Entry.__struct_fields__:
+        value = getattr(kept, name)
+        if isinstance(value, str) and name != "metadata":
+            setattr(kept, name, value[:LONGEST_TEXT])
+    kept.tags = tuple(tag[:LONGEST_TEXT] for tag in entry.tags[: 2 * MOST_TAGS])
+    if entry.metadata and len(entry.metadata.encode()) > LONGEST_METADATA:
+        kept.metadata = None  # half of it would be no JSON
+    return kept
+
+
+# Of a call that was refused for what is in it. PostgreSQL takes 2,704 bytes into an entry of an index, and the longest
+# has three texts: a tag or customer, a team and a model.
+_SHORT_TEXT = 256  # characters
 _MOST_ITEMS = 32  # tags, units, parts of one call
 _LARGEST_INTEGER = 2**31 - 1  # PostgreSQL's integer
 
@@ -180,8 +202,8 @@ _LARGEST_INTEGER = 2**31 - 1  # PostgreSQL's integer
 def storable(entry: Entry) -> Entry:
     """Return the entry without what a journal or PostgreSQL refuses, and without what is absurdly long.
 
-    Lone surrogates (header bytes that were no UTF-8), NUL, huge integers, texts longer than `LONGEST_TEXT`,
-    metadata: such a call is still a call, and must not keep others out.
+    Lone surrogates (header bytes that were no UTF-8), NUL, huge integers, long texts, metadata: such a call is still a
+    call, and must not keep others out.
     """
     clean = Entry(call_id=entry.call_id, started_at=entry.started_at)
     for name in Entry.__struct_fields__:
@@ -196,7 +218,7 @@ def storable(entry: Entry) -> Entry:
 def _storable(value: Any) -> Any:  # one value of any field; None: as if nobody had said
     if isinstance(value, str):
         text = value.encode("utf-8", "replace").decode().replace("\x00", "\N{REPLACEMENT CHARACTER}")
-        return text[:LONGEST_TEXT]
+        return text[:_SHORT_TEXT]
     if isinstance(value, int):
         return value if abs(value) <= _LARGEST_INTEGER else None
     if isinstance(value, tuple):

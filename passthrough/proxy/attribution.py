@@ -14,11 +14,8 @@ import msgspec
 from passthrough.bedrock.documents import UNREADABLE
 from passthrough.bedrock.named import is_intricate
 from passthrough.bedrock.operations import Body
-from passthrough.policy.ledger import Entry
+from passthrough.policy.ledger import LONGEST_METADATA, LONGEST_TEXT, MOST_TAGS, Entry
 
-LONGEST_TEXT: Final = 512  # characters of a header; boto3's User-Agent has some 250
-MOST_TAGS: Final = 100  # of a call; a key may have as many
-LONGEST_METADATA: Final = 4096  # bytes of JSON
 REQUEST_METADATA: Final = b'"requestMetadata"'
 REMOVED: Final = "[key]"
 
@@ -110,8 +107,8 @@ def _json(fields: Mapping[str, Any] | None) -> str | None:
     """As JSON text that PostgreSQL takes, or nothing."""
     if not fields:
         return None
-    text = msgspec.json.encode(fields).decode()
-    return text if len(text) <= LONGEST_METADATA and "\\u0000" not in text else None
+    text = msgspec.json.encode(fields)
+    return text.decode() if len(text) <= LONGEST_METADATA and b"\\u0000" not in text else None
 
 
 def _attempt(value: str | None) -> int | None:

@@ -24,7 +24,8 @@ MIB = 1024 * 1024
 SEGMENT_BYTES = 8 * MIB  # about 15,000 calls: a replay after a crash sends no more than that again
 NOT_NOW = "The proxy cannot record calls at the moment; try again later."
 _SEGMENTS = 8  # a small journal has small segments: what is shipped of the growing one counts as its size
-# Calls that are open when the journal becomes full must still find room: 16 MiB is some 30,000 of them.
+# Calls that are open when the journal becomes full must still find room: 16 MiB is some 30,000 of them,
+# or 256 that say as much of themselves as they may.
 HEADROOM_BYTES = 16 * MIB
 
 

@@ -17,12 +17,11 @@ from types import TracebackType
 from typing import Self
 
 import asyncpg
-import msgspec
 
 from passthrough.errors import Unavailable, UserError
-from passthrough.policy.ledger import CallIds, Entry, storable
+from passthrough.policy.ledger import CallIds, Entry
 from passthrough.storage.journal import MIB, NOT_NOW, Journal
-from passthrough.storage.ledger_frames import LARGEST_PAYLOAD_BYTES
+from passthrough.storage.ledger_payloads import payload_of
 from passthrough.storage.ledger_shipper import Shipper
 from passthrough.storage.ledger_writer import LedgerWriter
 
@@ -37,8 +36,6 @@ _INSPECT_SECONDS = 2.0
 _SHORTEST_PAUSE_SECONDS = 0.1  # between two attempts to reach the database
 _LONGEST_PAUSE_SECONDS = 5.0
 _LAST_SHIPMENT_SECONDS = 5.0  # at the end; what is not shipped by then is shipped by whoever comes next
-_USUAL_PAYLOAD_BYTES = 4096  # above it, texts are cut to a length at which a row is still small
-_encode = msgspec.msgpack.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +117,7 @@ class Ledger:
 
     def append(self, entry: Entry) -> None:
         """Record a finished call at once. Raises `Unavailable` when the journal is full or the disk refuses."""
-        self._journal.append(_payload(entry))
+        self._journal.append(payload_of(entry))
         self._appended += 1
 
     def append_soon(self, entry: Entry, then: Then) -> None:
@@ -130,7 +127,7 @@ class Ledger:
         called behind it, with what `append` would have raised or None.
         """
         try:
-            payload = _payload(entry)
+            payload = payload_of(entry)
         except Unavailable as error:
             then(error)
             return
@@ -227,18 +224,6 @@ class Ledger:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SHIP_SECONDS):
                     await self._wake.wait()
-
-
-def _payload(entry: Entry) -> bytes:
-    try:
-        payload = _encode(entry)
-    except (UnicodeEncodeError, OverflowError):
-        payload = _encode(storable(entry))
-    if len(payload) > _USUAL_PAYLOAD_BYTES:
-        payload = _encode(storable(entry))
-        if len(payload) > LARGEST_PAYLOAD_BYTES:
-            raise Unavailable("The call cannot be recorded: it names too much.", cause="an entry over 64 KiB")
-    return payload
 
 
 @contextlib.asynccontextmanager

@@ -19,7 +19,9 @@ _HEADER = struct.Struct("<8sI")
 _FRAME = struct.Struct("<II")
 SEGMENT_HEADER_BYTES = _HEADER.size
 FRAME_HEADER_BYTES = _FRAME.size
-LARGEST_PAYLOAD_BYTES = 64 * 1024  # a call takes about 500 bytes; bounds what a damaged length can claim
+# A call takes about 500 bytes; bounds what a damaged length can claim. To a reader of another release a longer frame is
+# damage, so in a rolling upgrade nobody may write one before everybody reads it.
+LARGEST_PAYLOAD_BYTES = 64 * 1024
 _SOMETHING = re.compile(rb"[^\x00]")
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from passthrough.errors import Refusal
-from passthrough.policy.ledger import Entry
+from passthrough.policy.ledger import LONGEST_METADATA, LONGEST_TEXT, MOST_TAGS, Entry
 from passthrough.proxy import attribution
 from passthrough.proxy.authenticate import Caller
 from passthrough.proxy.headers import RequestHeaders
@@ -74,8 +74,39 @@ def test_whatever_headers_hold_can_be_written_down(headers: dict[str, str]) -> N
 
 def test_long_texts_and_many_tags_are_cut() -> None:
     entry = attributed(dict.fromkeys(HEADERS[:2], "x" * 9000) | {"x-litellm-tags": "a," * 9000 + "b"})
-    assert [len(text) for text in (entry.user_agent or "", entry.end_user or "")] == [attribution.LONGEST_TEXT] * 2
-    assert len(entry.tags) <= attribution.MOST_TAGS
+    assert [len(text) for text in (entry.user_agent or "", entry.end_user or "")] == [LONGEST_TEXT] * 2
+    assert len(entry.tags) <= MOST_TAGS
+
+
+def test_metadata_is_as_long_as_its_bytes() -> None:
+    longest = json.dumps({"a": "é" * ((LONGEST_METADATA - 8) // 2)}, ensure_ascii=False, separators=(",", ":"))
+    assert len(longest.encode()) == LONGEST_METADATA
+    for text, kept in ((longest, longest), (longest.replace("é", "éé", 1), None)):
+        assert attributed({"x-litellm-spend-logs-metadata": text}).metadata == kept
+
+
+async def test_what_a_call_may_say_of_itself_is_in_its_row_to_the_last_letter(
+    database_url: str, tmp_path: Path
+) -> None:
+    tags = [f"{number:02}" + "é" * 148 for number in range(MOST_TAGS)]  # 30 KB: a field may have 32
+    metadata = json.dumps({"a": "x" * (LONGEST_METADATA - 8)}, separators=(",", ":"))
+    customer, session_id = "c" * LONGEST_TEXT, "s" * LONGEST_TEXT
+    said = {
+        "x-litellm-tags": ",".join(tags),
+        "x-litellm-customer-id": customer,
+        "x-claude-code-session-id": session_id,
+        "x-litellm-spend-logs-metadata": metadata,
+    }
+    async with running(database_url, tmp_path) as proxy, ClientSession() as session:
+        keys_tags = [f"{number:02}" + "k" * 200 for number in range(100)]
+        headers = {**said, "Authorization": f"Bearer {await proxy.key(tags=keys_tags)}"}
+        document = {"messages": [{"role": "user", "content": [{"text": "hi"}]}]}
+        async with session.post(f"{proxy.bedrock}/model/{MODEL}/converse", json=document, headers=headers) as response:
+            assert response.status == 200
+        [row] = await proxy.rows()
+        assert row["tags"] == keys_tags + tags
+        assert (row["end_user"], row["session_id"]) == (customer, session_id)
+        assert json.loads(row["metadata"]) == json.loads(metadata)
 
 
 @pytest.mark.parametrize("secret", [SECRET, 'sk-with"quotes\\and-such'])

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from passthrough.storage.ledger_frames import (
     FRAME_HEADER_BYTES,
+    LARGEST_PAYLOAD_BYTES,
     SEGMENT_HEADER_BYTES,
     SegmentDecoder,
     frame,
@@ -28,6 +29,13 @@ def decoded(*chunks: bytes) -> tuple[list[bytes], int]:
 @given(payloads, salts)
 def test_what_was_framed_comes_out_whole(contents: list[bytes], salt: int) -> None:
     assert decoded(segment(contents, salt)) == (contents, 0)
+
+
+def test_the_largest_frame_is_read_by_every_release_of_a_rolling_upgrade() -> None:
+    assert LARGEST_PAYLOAD_BYTES == 64 * 1024  # of 0.1.0; what is longer is damage to it
+    largest = bytes(range(256)) * 256
+    data = segment([largest, b"next"], 7)
+    assert decoded(*(data[i : i + 1000] for i in range(0, len(data), 1000))) == ([largest, b"next"], 0)
 
 
 @given(payloads, salts)

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import os
 import uuid
 from collections.abc import AsyncIterator
@@ -182,3 +183,22 @@ async def test_a_call_that_the_database_refuses_keeps_no_other_out(
     assert (
         await reading.fetchval("SELECT count(*) FROM ledger WHERE end_user = $1", "nul\N{REPLACEMENT CHARACTER}") == 1
     )
+
+
+async def test_of_a_call_that_names_too_much_only_what_is_too_much_is_left_out(
+    tmp_path: Path, database: Database, reading: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    tags = tuple(f"{number:03}" + "t" * 497 for number in range(200))
+    said = {"metadata": '{"job": "nightly"}', "session_id": "s" * 512, "units": {"images": 2.0}}
+    async with Ledger(tmp_path, database.connect) as ledger:
+        ledger.append(call(tags=tags, model="m" * 9000, **said))
+        ledger.append(call(metadata=json.dumps({"a": "x" * 5000}), tags=("kept",)))
+        await ledger.flush(10)
+        assert ledger.state().rejected_calls == 0
+    long, other = await reading.fetch("SELECT * FROM ledger ORDER BY call_id")
+    assert 120 < len(long["tags"]) < 131  # of 500 bytes, in 64 KiB
+    assert tuple(long["tags"]) == tags[: len(long["tags"])]
+    assert (long["metadata"], long["session_id"], long["model"]) == (said["metadata"], said["session_id"], "m" * 512)
+    assert json.loads(long["usage_details"])["units"] == {"images": 2.0}
+    assert (other["metadata"], other["tags"]) == (None, ["kept"])
+    assert [record.tags for record in caplog.records if "left out" in record.message] == [200 - len(long["tags"])]
