@@ -10,13 +10,12 @@ from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Any
 
-import msgspec
 from aiohttp import StreamReader, web
 from aiohttp.web import RequestPayloadError
 
 from passthrough.errors import Refusal
 from passthrough.policy.ledger import uuid7
-from passthrough.proxy.refuse import refuse
+from passthrough.proxy.refuse import last_words, refuse
 
 _log = logging.getLogger(__name__)
 
@@ -86,9 +85,11 @@ class Protocol(web.RequestHandler):
 
     def _refuse_head(self) -> None:
         self._too_much = True
-        self._refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        message = f"The fields of the request are longer than {MAX_HEAD_BYTES} bytes together: send less."
+        refusal = Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE.value, "ValidationException", message)
+        self._refused(refusal.status)
         if self.transport is not None and self._waiter is not None:  # nobody is in the middle of another answer
-            self.transport.write(_HEAD_TOO_LARGE)
+            self.transport.write(last_words(refusal, uuid7(time.time())))
         self.force_close()
 
     def handle_error(
@@ -135,19 +136,3 @@ class Protocol(web.RequestHandler):
         self._ends = True
         if not self._request_in_progress and not self._messages:
             self.force_close()
-
-
-def _head_too_large() -> bytes:
-    message = f"The fields of the request are longer than {MAX_HEAD_BYTES} bytes together: send less."
-    body = msgspec.json.encode({"message": message, "__type": "ValidationException"})
-    lines = (
-        "HTTP/1.1 431 Request Header Fields Too Large",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-        "x-amzn-ErrorType: ValidationException",
-        "Connection: close",
-    )
-    return "\r\n".join((*lines, "", "")).encode() + body
-
-
-_HEAD_TOO_LARGE = _head_too_large()

@@ -1,4 +1,4 @@
-"""A connection of a client's comes to its end: what has arrived is answered, what has not begun is closed."""
+"""A client's connection: what is no request is refused; at its end, what has arrived is answered."""
 
 import asyncio
 import functools
@@ -8,10 +8,13 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from passthrough.inbound import Protocol
+from passthrough.inbound import MAX_HEAD_BYTES, Protocol
+from tests.fakes.calls import refusal
 from tests.fakes.peer import Peer
 
-REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+START = b"GET / HTTP/1.1\r\nHost: h\r\n"
+REQUEST = START + b"\r\n"
+FIELD = b"X-Long: " + b"x" * 8000 + b"\r\n"
 
 
 @pytest.fixture
@@ -43,4 +46,22 @@ async def test_what_has_arrived_is_answered_and_the_connection_ends(ends: tuple[
 async def test_a_connection_on_which_nothing_arrived_ends_at_once(ends: tuple[Protocol, Peer]) -> None:
     protocol, client = ends
     protocol.close()
+    assert await client.gone() == "fin"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (START + FIELD * (MAX_HEAD_BYTES // len(FIELD) + 1), 431),
+        (b"no HTTP at all\r\n\r\n", 400),
+    ],
+)
+async def test_what_never_became_a_request_is_refused_as_calls_are(
+    ends: tuple[Protocol, Peer], sent: bytes, status: int
+) -> None:
+    _, client = ends
+    await client.send(sent)
+    answer = await client.message()
+    assert refusal(answer) == (status, "ValidationException")
+    assert answer.value("Date")
     assert await client.gone() == "fin"

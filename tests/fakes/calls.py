@@ -61,6 +61,8 @@ def refusal(message: Message) -> tuple[int, str]:
     assert document["message"] == document["error"]["message"]
     assert document["message"].endswith(".")
     assert message.value("x-amzn-RequestId")
+    assert message.values("x-passthrough-call-id") == message.values("x-amzn-RequestId")
+    assert message.values("Server") == ["passthrough"]
     assert message.value("Content-Type") == "application/json"
     return message.status, code
 
