@@ -221,6 +221,15 @@ def _watch(metrics: Metrics, handler: Handler, directory: KeyDirectory, ledger: 
     metrics.watch(
         "gauge", "passthrough_journal_bytes", "Journal not yet in PostgreSQL.", lambda: ledger.state().journal_bytes
     )
+    damaged = "Bytes of the journal that belonged to no whole call; their files are kept."
+    metrics.watch("counter", "passthrough_journal_damaged_bytes", damaged, lambda: ledger.state().damaged_bytes)
+    stalled = "Workers that cannot bring calls to PostgreSQL at the moment; the log says why."
+    metrics.watch(
+        "gauge",
+        "passthrough_ledger_stalled_workers",
+        stalled,
+        lambda: float(ledger.state().database_problem is not None),
+    )
 
 
 def _draining(handler: Handler) -> Reason:

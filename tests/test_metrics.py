@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession
 from prometheus_client.parser import text_string_to_metric_families
 
 from passthrough import metrics_merged
 from passthrough.metrics import Metrics
 from passthrough.metrics_merged import merged_metrics
 from passthrough.policy.ledger import Entry
+from passthrough.storage.journal import MIB, Journal
+from tests.fakes.peer import until
+from tests.fakes.running import running
 
 
 def samples(exposition: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -98,3 +102,16 @@ async def test_a_disk_that_was_full_for_a_moment_ends_no_publishing(
         folder.mkdir()
     assert samples(next(folder.glob("*.prom")).read_bytes())[CALLS] == 1
     assert not failed
+
+
+async def test_what_is_damaged_in_a_journal_is_counted(database_url: str, tmp_path: Path) -> None:
+    left = Journal(tmp_path / "journal", name="damaged", max_bytes=MIB)
+    left.append(b"x" * 100)
+    path = left.segments[0].path
+    left.close()
+    path.write_bytes(path.read_bytes()[:-1])
+    async with running(database_url, tmp_path) as proxy, ClientSession() as session:
+        await until(lambda: proxy.service.ledger.state().damaged_bytes)
+        async with session.get(f"{proxy.url}/metrics") as answer:
+            found = samples(await answer.read())
+    assert found[("passthrough_journal_damaged_bytes_total", ())] == 107  # with a frame's head of 8 bytes

@@ -81,3 +81,24 @@ async def test_a_client_that_leaves_while_its_key_is_looked_up_ends_its_call(sta
     await wire.mend()
     (row,) = await proxy.rows()
     assert (row["outcome"], row["status"], row["key_id"]) == ("client_gone", 499, None)
+
+
+async def test_metrics_tell_whether_calls_get_into_the_database(start: Proxies, wire: Cutting) -> None:
+    proxy = await start()
+    async with connect(proxy.url) as client:
+
+        async def stalled() -> bytes:
+            answer = await ask(client, call("/metrics", method="GET", body=b""))
+            name = b"passthrough_ledger_stalled_workers "
+            return next(line.removeprefix(name) for line in answer.body.splitlines() if line.startswith(name))
+
+        await ask(client)
+        await proxy.rows()
+        assert await stalled() == b"0.0"
+        await wire.cut()
+        await ask(client)
+        await until(lambda: proxy.service.ledger.state().database_problem)
+        assert await stalled() == b"1.0"
+        await wire.mend()
+        await until(lambda: not proxy.service.ledger.state().database_problem)
+        assert await stalled() == b"0.0"
