@@ -8,12 +8,16 @@ from passthrough.storage.schema_ledger import SUM_COLUMNS, TOKEN_COLUMNS, ledger
 
 _COLUMNS = ", ".join(column.name for column in ledger_calls.columns)
 
-# Per call. The model of a refused call is what somebody typed: it gets no line in reports.
+# Per call. The model of a refused call is what somebody typed: it gets no line in reports. Nor do tags and customer of
+# a call that never went upstream, because it was refused, or its client left before it was signed for an identity: else
+# a key that is blocked or has spent its budget could write as many lines as it likes.
 _SUBJECT = """
     (fresh.started_at AT TIME ZONE 'UTC')::date AS day, fresh.started_at,
     caller.key_id, caller.user_id, caller.team_id, coalesce(fresh.end_user, '') AS customer, fresh.tags,
     CASE WHEN route.billed_model <> '' THEN route.billed_model
          WHEN fresh.outcome = 'refused' THEN '' ELSE route.model END AS model,
+    fresh.price_status <> 'not_metered'
+        OR NOT (fresh.outcome = 'refused' OR (fresh.outcome = 'client_gone' AND route.identity = '')) AS went_up,
     coalesce(fresh.cost, 0) AS spend,
 """
 _FROM = """
@@ -42,10 +46,10 @@ SELECT {_SUBJECT}
 
 # A tag counts once per call, however often the call bears it.
 _LABELLED = """
-SELECT call.*, 'customer' AS label, call.customer AS value FROM call WHERE call.customer <> ''
+SELECT call.*, 'customer' AS label, call.customer AS value FROM call WHERE call.customer <> '' AND call.went_up
 UNION ALL
 SELECT call.*, 'tag', tag.value FROM call
-CROSS JOIN LATERAL (SELECT DISTINCT unnest(call.tags)) AS tag (value)
+CROSS JOIN LATERAL (SELECT DISTINCT unnest(call.tags)) AS tag (value) WHERE call.went_up
 """
 
 # A key that was rotated keeps its counter, also for the calls that still name its former digest.

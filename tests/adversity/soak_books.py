@@ -69,6 +69,9 @@ def _unlabelled(_: Row) -> list[tuple[()]]:
 
 
 def _labels(row: Row) -> list[tuple[str, str]]:
+    left_early = row["outcome"] == "client_gone" and not row["identity"]
+    if row["price_status"] == "not_metered" and (row["outcome"] == "refused" or left_early):
+        return []
     customer = [("customer", row["end_user"])] if row["end_user"] else []
     return customer + [("tag", tag) for tag in set(row["tags"])]
 

@@ -17,6 +17,8 @@ from passthrough.proxy.authenticate import Caller
 from passthrough.proxy.headers import RequestHeaders
 from passthrough.proxy.refuse import refuse
 from passthrough.proxy.route import route
+from tests.fakes.calls import call_head, ended_rows
+from tests.fakes.peer import connect, until
 from tests.fakes.running import running, select
 
 MODEL = "anthropic.claude-3-haiku-20240307-v1:0"
@@ -184,6 +186,41 @@ async def test_somebody_without_a_key_can_neither_break_a_worker_nor_write_into_
             assert (row["end_user"], row["tags"], row["session_id"], row["metadata"]) == (None, [], None, None)
         assert await select(database_url, "SELECT * FROM spend WHERE kind IN ('tag', 'customer')") == []
         assert await select(database_url, "SELECT * FROM ledger_daily_labels") == []
+
+
+async def test_a_key_that_may_do_nothing_writes_no_lines_of_tags_and_customers_into_the_sums(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with running(database_url, tmp_path) as proxy, ClientSession() as session:
+        blocked, spent, useful = await proxy.key(blocked=True), await proxy.key(max_budget=0), await proxy.key()
+        address = f"{proxy.bedrock}/model/{MODEL}/converse"
+        document = {"messages": [{"role": "user", "content": [{"text": "hi"}]}]}
+        for number, (key, status) in enumerate(((blocked, 401), (spent, 400), (useful, 200))):
+            said = {"x-litellm-tags": f"tag-{number}", "x-litellm-customer-id": f"customer-{number}"}
+            headers = {**said, "Authorization": f"Bearer {key}"}
+            async with session.post(address, json=document, headers=headers) as response:
+                assert response.status == status, await response.text()
+        async with connect(proxy.url) as client:  # one that leaves before it would be refused
+            await client.send(
+                call_head(
+                    f"/bedrock/model/{MODEL}/converse", "Content-Length: 9", "x-litellm-tags: tag-left", key=spent
+                )
+            )
+            await until(lambda: proxy.service.handler.calls)
+        rows = await ended_rows(proxy)
+        assert [(row["outcome"], row["tags"]) for row in rows] == [
+            ("refused", ["tag-0"]),
+            ("refused", ["tag-1"]),
+            ("ok", ["tag-2"]),
+            ("client_gone", ["tag-left"]),
+        ]
+        named = [("customer", "customer-2"), ("tag", "tag-2")]
+        spend = await select(database_url, "SELECT * FROM spend WHERE kind IN ('tag', 'customer') ORDER BY kind")
+        assert [(line["kind"], line["subject"]) for line in spend] == named
+        labels = await select(database_url, "SELECT * FROM ledger_daily_labels ORDER BY label")
+        assert [(line["label"], line["value"], line["calls"]) for line in labels] == [(*each, 1) for each in named]
+        days = await select(database_url, "SELECT sum(calls) AS calls FROM ledger_daily WHERE key_id <> ''")
+        assert days == [{"calls": 4}]
 
 
 async def test_the_key_of_a_call_is_in_no_row_however_often_its_holder_sends_it(

@@ -104,7 +104,15 @@ async def test_counters_and_roll_ups_move_by_exactly_what_was_inserted(
         call(cost=Decimal("0.1"), tags=("a", "b", "a"), end_user="c1"),
         call(cost=Decimal("0.02"), tags=("b",)),
         call(cost=None, price_status="unknown_model", billed_model="new.model"),
-        call(cost=None, price_status="not_metered", outcome="refused", billed_model=None, model="typed by a user"),
+        call(
+            cost=None,
+            price_status="not_metered",
+            outcome="refused",
+            billed_model=None,
+            model="typed by a user",
+            tags=("typed too",),
+            end_user="typed as well",
+        ),
     ]
     async with Ledger(tmp_path, database.connect) as ledger:
         for each in calls:
