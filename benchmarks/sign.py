@@ -26,15 +26,8 @@ HOST = "bedrock-runtime.us-east-1.amazonaws.com"
 PATH = "/model/us.anthropic.claude-sonnet-4-5-20250929-v1%3A0/converse"
 BODY = b'{"messages": [{"role": "user", "content": [{"text": "hi"}]}]}'
 PAYLOAD_SHA256 = hashlib.sha256(BODY).hexdigest()  # the forwarder has it; botocore works it out, about 0.3 µs here
-HEADERS = [  # what boto3 sends, less what the proxy strips
-    ("Accept-Encoding", "identity"),
-    ("Content-Type", "application/json"),
-    ("User-Agent", "Boto3/1.44.5 md/Botocore#1.44.5 ua/2.1 os/linux md/arch#x86_64 lang/python#3.11.7"),
-    ("amz-sdk-invocation-id", "cd025f46-98fe-4d70-afcb-cd72324e3e23"),
-    ("amz-sdk-request", "attempt=1; max=3"),
-    ("Content-Length", str(len(BODY))),
-]
-SIGNED = [("Host", HOST), ("Content-Type", "application/json")]  # the others sign all that they are given
+CONTENT_TYPE = ("Content-Type", "application/json")  # all that is signed of what boto3 sends
+SIGNED = [("Host", HOST), CONTENT_TYPE]
 
 
 def ours(credentials: Credentials) -> Callable[[], str]:
@@ -46,7 +39,7 @@ def ours(credentials: Credentials) -> Callable[[], str]:
             path=PATH,
             query="",
             host=HOST,
-            headers=HEADERS,
+            headers=[CONTENT_TYPE],
             payload_sha256=PAYLOAD_SHA256,
             credentials=credentials,
             region="us-east-1",

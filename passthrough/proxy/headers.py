@@ -68,7 +68,9 @@ _NOT_FORWARDED_PREFIXES = (
     b"x-litellm-",  # attribution, consumed here
     b"x-passthrough-",  # directions to us
 )
-# SigV4 covers what AWS reads; its tracing header is rewritten by load balancers on the way.
+# What SigV4 covers, besides Host and what is added with the signature. AWS wants Content-Type and every `x-amz-*`;
+# `x-amzn-*` are Bedrock's own parameters (guardrail, latency, trace). The set is small on purpose: a field that a proxy
+# or load balancer on the way may add to or rewrite would break the signature, and AWS's tracing header is rewritten.
 _SIGNED_PREFIXES = (b"x-amz-", b"x-amzn-")
 _UNSIGNED = frozenset({b"x-amzn-trace-id"})
 

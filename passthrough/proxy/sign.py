@@ -50,9 +50,6 @@ LONGEST_PATH_KEPT = 1024
 FORMS_KEPT = 128
 """Models called within a second by clients of a few kinds."""
 
-NAMES_KEPT = 512
-"""Header names seen. Clients of one kind send the same two dozen."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Seal:
@@ -109,8 +106,9 @@ class Signer:
     ) -> list[tuple[str, str]]:
         """Return the headers to add: `X-Amz-Date`, `Authorization`, and a session's `X-Amz-Security-Token`.
 
-        `path` is raw, `query` comes from `canonical_query`, `host` is the Host header, `headers` go up besides
-        it and hold none of those to add, `payload_sha256` is in hex, `timestamp` in seconds since 1970.
+        `path` is raw, `query` comes from `canonical_query`, `host` is the Host header. All `headers` are signed (which
+        these are, `RequestHeaders` says), and they hold none of those to add. `payload_sha256` is in hex, `timestamp`
+        in seconds since 1970.
         """
         access_key, secret_key, token = credentials.access_key, credentials.secret_key, credentials.token
         # Most calls have no query and one header to be signed, their content type: those come again within the second.
@@ -141,7 +139,7 @@ class Signer:
     ) -> _Form:
         amz_date = self._dates(second)
         seal = self._seals(access_key, secret_key, token, amz_date[:8], region)
-        signed = [(name, canonical_value(value)) for raw, value in headers if (name := _name_if_signed(raw))]
+        signed = [(name.lower().encode(), canonical_value(value)) for name, value in headers]
         signed += ((b"host", canonical_value(host)), (b"x-amz-date", amz_date.encode()))
         if seal.token:
             signed.append((b"x-amz-security-token", seal.token))
@@ -240,20 +238,6 @@ def _seal(service: str, access_key: str, secret_key: str, token: str | None, dat
 
 def _amz_date(second: int) -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
-
-
-@lru_cache(NAMES_KEPT)
-def _name_if_signed(name: str) -> bytes | None:
-    """Return the lower-case name of a header that is to be signed.
-
-    The set is small on purpose: a header that a proxy or load balancer on the way may add to or rewrite would
-    break the signature. AWS wants Host, Content-Type and every `x-amz-*`; `x-amzn-*` are Bedrock's own
-    parameters (guardrail, latency, trace); the X-Ray header is rewritten by whoever traces.
-    """
-    lower = name.encode("utf-8", "surrogateescape").lower()
-    if lower == b"x-amzn-trace-id":
-        return None
-    return lower if lower == b"content-type" or lower.startswith((b"x-amz-", b"x-amzn-")) else None
 
 
 def _resolved(path: str) -> str:

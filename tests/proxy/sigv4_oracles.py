@@ -10,18 +10,24 @@ import botocore.auth
 import botocore.awsrequest
 import botocore.credentials
 
+from passthrough.proxy.headers import RequestHeaders
 from passthrough.proxy.sign import Signer
 from tests.proxy.sigv4_requests import Request
+
+_HEADERS = RequestHeaders()
 
 
 def by_us(request: Request, *, signer: Signer, unsigned: Sequence[tuple[str, str]] = ()) -> str:
     """Sign with ours, among headers that stay out of the signature."""
+    fields = [
+        (name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in (*unsigned, *request.headers)
+    ]
     added = signer.sign(
         method=request.method,
         path=request.path,
         query=request.query,
         host=request.host,
-        headers=[*unsigned, *request.headers],
+        headers=_HEADERS.choose(fields, "a key that no field holds").signed,
         payload_sha256=hashlib.sha256(request.body).hexdigest(),
         credentials=request.credentials,
         region=request.region,
