@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
+from passthrough import settings_texts as texts
 from passthrough.errors import UserError
 
 MIB = 1024 * 1024
@@ -69,92 +70,47 @@ class Settings:
     price_multipliers: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _text(value: str) -> str:
-    return value
-
-
-def _token(value: str) -> str:
-    if not value.isascii() or not value.isprintable() or " " in value:  # it becomes a header: no line may end in it
-        raise ValueError("printable ASCII without blanks or line ends")
-    return value
-
-
-def _boolean(value: str) -> bool:
-    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if value.lower() not in known:
-        raise ValueError("true or false")
-    return known[value.lower()]
-
-
-def _choice(*allowed: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        if value.lower() not in allowed:
-            raise ValueError(" or ".join(allowed))
-        return value.lower()
-
-    return parse
-
-
-def _number(parse: type[int] | type[float], least: float, most: float) -> Callable[[str], float]:
-    def read(value: str) -> float:
-        try:
-            number = parse(value)
-        except ValueError:
-            number = parse(-1)
-        if not least <= number <= most:
-            raise ValueError(f"a number from {least:g} to {most:g}")
-        return number
-
-    return read
-
-
-def _workers(value: str) -> float:
-    if value.lower() == "auto":
-        return len(os.sched_getaffinity(0))
-    return _number(int, 1, 256)(value)
-
-
 # Setting → (names in the order in which they count, how its text is read)
 _VARIABLES: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
-    "master_key": (("PASSTHROUGH_MASTER_KEY", "LITELLM_MASTER_KEY"), _text),
-    "database_url": (("DATABASE_URL",), _text),
-    "data_dir": (("PASSTHROUGH_DATA_DIR",), lambda value: Path(value).expanduser().resolve()),
-    "host": (("PASSTHROUGH_HOST",), _text),
-    "port": (("PASSTHROUGH_PORT",), _number(int, 0, 65535)),
-    "workers": (("PASSTHROUGH_WORKERS",), _workers),
-    "log_level": (("PASSTHROUGH_LOG_LEVEL",), _choice("debug", "info", "warning", "error")),
-    "log_format": (("PASSTHROUGH_LOG_FORMAT",), _choice("json", "text")),
-    "region": (("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_REGION_NAME"), _text),
-    "runtime_endpoint": (("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_BEDROCK_RUNTIME_ENDPOINT"), _text),
-    "agent_runtime_endpoint": (("AWS_ENDPOINT_URL_BEDROCK_AGENT_RUNTIME",), _text),
-    "control_endpoint": (("AWS_ENDPOINT_URL_BEDROCK",), _text),
-    "allow_http_upstream": (("PASSTHROUGH_ALLOW_HTTP_UPSTREAM",), _boolean),
-    "bearer": (("AWS_BEARER_TOKEN_BEDROCK",), _token),
-    "ca_bundle": (("AWS_CA_BUNDLE",), _text),
-    "https_proxy": (("HTTPS_PROXY", "https_proxy"), _text),
-    "no_proxy": (("NO_PROXY", "no_proxy"), _text),
-    "max_body_bytes": (("PASSTHROUGH_MAX_BODY_BYTES",), _number(int, 1, 1024 * MIB)),
-    "buffered_bodies_bytes": (("PASSTHROUGH_BUFFERED_BODIES_BYTES",), _number(int, 1, 1024 * 1024 * MIB)),
-    "key_header": (("PASSTHROUGH_KEY_HEADER",), _text),
-    "drain_delay_seconds": (("PASSTHROUGH_DRAIN_DELAY_SECONDS",), _number(float, 0, 3600)),
-    "drain_seconds": (("PASSTHROUGH_DRAIN_SECONDS",), _number(float, 0, 86400)),
-    "on_client_disconnect": (("PASSTHROUGH_ON_CLIENT_DISCONNECT",), _choice("drain", "cancel")),
-    "disconnect_drain_seconds": (("PASSTHROUGH_DISCONNECT_DRAIN_SECONDS",), _number(float, 0, 86400)),
-    "disconnect_drains": (("PASSTHROUGH_DISCONNECT_DRAINS",), _number(int, 0, 100000)),
-    "connect_seconds": (("PASSTHROUGH_CONNECT_SECONDS",), _number(float, 0.1, 300)),
-    "answer_seconds": (("PASSTHROUGH_ANSWER_SECONDS",), _number(float, 0.1, 86400)),
-    "client_stall_seconds": (("PASSTHROUGH_CLIENT_STALL_SECONDS",), _number(float, 0.1, 86400)),
-    "key_cache_seconds": (("PASSTHROUGH_KEY_CACHE_SECONDS",), _number(float, 0, 7 * 86400)),
-    "journal_max_bytes": (("PASSTHROUGH_JOURNAL_MAX_BYTES",), _number(int, MIB, 1024 * 1024 * MIB)),
-    "journal_fsync_seconds": (("PASSTHROUGH_JOURNAL_FSYNC_SECONDS",), _number(float, 0, 3600)),
-    "unpriced_under_budget": (("PASSTHROUGH_UNPRICED_UNDER_BUDGET",), _choice("refuse", "allow")),
-    "budgets_without_database": (("PASSTHROUGH_BUDGETS_WITHOUT_DATABASE",), _choice("closed", "open")),
-    "rates_without_database": (("PASSTHROUGH_RATES_WITHOUT_DATABASE",), _choice("closed", "open")),
-    "assumed_output_tokens": (("PASSTHROUGH_ASSUMED_OUTPUT_TOKENS",), _number(int, 1, 10_000_000)),
-    "bytes_per_token": (("PASSTHROUGH_BYTES_PER_TOKEN",), _number(float, 1, 16)),
-    "webhook_url": (("PASSTHROUGH_WEBHOOK_URL",), _text),
-    "webhook_secret": (("PASSTHROUGH_WEBHOOK_SECRET",), _text),
-    "metrics_token": (("PASSTHROUGH_METRICS_TOKEN",), _text),
+    "master_key": (("PASSTHROUGH_MASTER_KEY", "LITELLM_MASTER_KEY"), texts.secret),
+    "database_url": (("DATABASE_URL",), texts.text),
+    "data_dir": (("PASSTHROUGH_DATA_DIR",), texts.folder),
+    "host": (("PASSTHROUGH_HOST",), texts.host),
+    "port": (("PASSTHROUGH_PORT",), texts.number(int, 0, 65535)),
+    "workers": (("PASSTHROUGH_WORKERS",), texts.workers),
+    "log_level": (("PASSTHROUGH_LOG_LEVEL",), texts.choice("debug", "info", "warning", "error")),
+    "log_format": (("PASSTHROUGH_LOG_FORMAT",), texts.choice("json", "text")),
+    "region": (("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_REGION_NAME"), texts.region),
+    "runtime_endpoint": (("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_BEDROCK_RUNTIME_ENDPOINT"), texts.text),
+    "agent_runtime_endpoint": (("AWS_ENDPOINT_URL_BEDROCK_AGENT_RUNTIME",), texts.text),
+    "control_endpoint": (("AWS_ENDPOINT_URL_BEDROCK",), texts.text),
+    "allow_http_upstream": (("PASSTHROUGH_ALLOW_HTTP_UPSTREAM",), texts.boolean),
+    "bearer": (("AWS_BEARER_TOKEN_BEDROCK",), texts.token),
+    "ca_bundle": (("AWS_CA_BUNDLE",), texts.text),
+    "https_proxy": (("HTTPS_PROXY", "https_proxy"), texts.text),
+    "no_proxy": (("NO_PROXY", "no_proxy"), texts.any_text),
+    "max_body_bytes": (("PASSTHROUGH_MAX_BODY_BYTES",), texts.number(int, 1, 1024 * MIB)),
+    "buffered_bodies_bytes": (("PASSTHROUGH_BUFFERED_BODIES_BYTES",), texts.number(int, 1, 1024 * 1024 * MIB)),
+    "key_header": (("PASSTHROUGH_KEY_HEADER",), texts.header_name),
+    "drain_delay_seconds": (("PASSTHROUGH_DRAIN_DELAY_SECONDS",), texts.number(float, 0, 3600)),
+    "drain_seconds": (("PASSTHROUGH_DRAIN_SECONDS",), texts.number(float, 0, 86400)),
+    "on_client_disconnect": (("PASSTHROUGH_ON_CLIENT_DISCONNECT",), texts.choice("drain", "cancel")),
+    "disconnect_drain_seconds": (("PASSTHROUGH_DISCONNECT_DRAIN_SECONDS",), texts.number(float, 0, 86400)),
+    "disconnect_drains": (("PASSTHROUGH_DISCONNECT_DRAINS",), texts.number(int, 0, 100000)),
+    "connect_seconds": (("PASSTHROUGH_CONNECT_SECONDS",), texts.number(float, 0.1, 300)),
+    "answer_seconds": (("PASSTHROUGH_ANSWER_SECONDS",), texts.number(float, 0.1, 86400)),
+    "client_stall_seconds": (("PASSTHROUGH_CLIENT_STALL_SECONDS",), texts.number(float, 0.1, 86400)),
+    "key_cache_seconds": (("PASSTHROUGH_KEY_CACHE_SECONDS",), texts.number(float, 0, 7 * 86400)),
+    "journal_max_bytes": (("PASSTHROUGH_JOURNAL_MAX_BYTES",), texts.number(int, MIB, 1024 * 1024 * MIB)),
+    "journal_fsync_seconds": (("PASSTHROUGH_JOURNAL_FSYNC_SECONDS",), texts.number(float, 0, 3600)),
+    "unpriced_under_budget": (("PASSTHROUGH_UNPRICED_UNDER_BUDGET",), texts.choice("refuse", "allow")),
+    "budgets_without_database": (("PASSTHROUGH_BUDGETS_WITHOUT_DATABASE",), texts.choice("closed", "open")),
+    "rates_without_database": (("PASSTHROUGH_RATES_WITHOUT_DATABASE",), texts.choice("closed", "open")),
+    "assumed_output_tokens": (("PASSTHROUGH_ASSUMED_OUTPUT_TOKENS",), texts.number(int, 1, 10_000_000)),
+    "bytes_per_token": (("PASSTHROUGH_BYTES_PER_TOKEN",), texts.number(float, 1, 16)),
+    "webhook_url": (("PASSTHROUGH_WEBHOOK_URL",), texts.web_address),
+    "webhook_secret": (("PASSTHROUGH_WEBHOOK_SECRET",), texts.text),
+    "metrics_token": (("PASSTHROUGH_METRICS_TOKEN",), texts.secret),
 }
 _CONFIG_VARIABLE = "PASSTHROUGH_CONFIG"
 _TABLES = frozenset({"price_multipliers", "prices"})
@@ -210,6 +166,8 @@ def _find(names: tuple[str, ...], environ: Mapping[str, str], table: Mapping[str
     for name in names:
         if name.lower() in table:
             value = table[name.lower()]
+            if not isinstance(value, str | int | float | Decimal):
+                raise UserError(f"{name.lower()} takes a text or a number; correct it or leave it out.")
             return name.lower(), str(value).lower() if isinstance(value, bool) else str(value)
     return None
 
@@ -235,6 +193,9 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise UserError(f"The settings file {path} is not valid TOML: {error}.") from None
     known = frozenset(name.lower() for name in variable_names()) | _TABLES
     _refuse_unknown(table, known - {_CONFIG_VARIABLE.lower()}, f"name in {path}")
+    for name in _TABLES & table.keys():
+        if not isinstance(table[name], dict):
+            raise UserError(f"{name} in {path} is no table; write [{name}] and what belongs to it below.")
     return table
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from botocore.loaders import Loader
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,9 +96,101 @@ def test_a_mistake_is_one_sentence_that_names_it(environ: dict[str, str], senten
     assert str(caught.value) == sentence
 
 
+NEVER = {
+    "PASSTHROUGH_KEY_HEADER": ("X Key", "X-Key:", "X-Schlüssel", "Content-Length", "host", " "),
+    "PASSTHROUGH_MASTER_KEY": ("sk-of-a-file\n", " sk-with-blanks ", "sk-two\nlines", " "),
+    "PASSTHROUGH_METRICS_TOKEN": ("of-a-file\n", " "),
+    "PASSTHROUGH_HOST": (" ", "a b", "a..b", "x" * 64),
+    "PASSTHROUGH_WEBHOOK_URL": (
+        "hooks.example/x",
+        "ftp://h/x",
+        "https://",
+        "http://[::1",
+        "https://h:x/",
+        "https://h/a b",
+    ),
+    "PASSTHROUGH_WEBHOOK_SECRET": (" ",),
+    "PASSTHROUGH_DATA_DIR": ("~nobody-of-that-name/x", " "),
+    "PASSTHROUGH_WORKERS": ("0", "-1", "many"),
+    "PASSTHROUGH_PORT": ("-1",),
+    "PASSTHROUGH_MAX_BODY_BYTES": ("0", "-1"),
+    "PASSTHROUGH_BUFFERED_BODIES_BYTES": ("-1",),
+    "PASSTHROUGH_DRAIN_SECONDS": ("-1", "inf"),
+    "PASSTHROUGH_DISCONNECT_DRAINS": ("-1",),
+    "PASSTHROUGH_CONNECT_SECONDS": ("0", "-1"),
+    "PASSTHROUGH_ANSWER_SECONDS": ("0",),
+    "PASSTHROUGH_JOURNAL_MAX_BYTES": ("-1", "5"),
+    "PASSTHROUGH_JOURNAL_FSYNC_SECONDS": ("-1",),
+    "PASSTHROUGH_ASSUMED_OUTPUT_TOKENS": ("0", "-5"),
+    "PASSTHROUGH_BYTES_PER_TOKEN": ("0", "-1"),
+    "AWS_REGION": ("Frankfurt", "eu west 1", "eu-west", "us-east-1\n"),
+    "AWS_BEARER_TOKEN_BEDROCK": ("two words", "of-a-file\n"),
+    "AWS_CA_BUNDLE": (" ",),
+    "DATABASE_URL": (" ",),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in NEVER.items() for value in values])
+def test_what_never_can_work_is_one_sentence(name: str, value: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(environ={name: value})
+    sentence = str(caught.value)
+    assert sentence.startswith(f"{name} takes ")
+    assert sentence.endswith("; correct it or leave it out.")
+    assert sentence.count(". ") == 0
+    if name in {"PASSTHROUGH_MASTER_KEY", "PASSTHROUGH_METRICS_TOKEN", "AWS_BEARER_TOKEN_BEDROCK"} and value.strip():
+        assert value.strip() not in sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PASSTHROUGH_KEY_HEADER", "x_team.key"),
+        ("PASSTHROUGH_KEY_HEADER", "Authorization"),
+        ("PASSTHROUGH_MASTER_KEY", "ein Schlüssel aus drei Wörtern"),
+        ("PASSTHROUGH_HOST", "::"),
+        ("PASSTHROUGH_HOST", "bücher.example"),
+        ("PASSTHROUGH_WEBHOOK_URL", "http://[::1]:8080/x?y=z"),
+        ("AWS_REGION", "us-gov-west-1"),
+        ("AWS_REGION", "eusc-de-east-1"),
+        ("NO_PROXY", " "),
+        ("PASSTHROUGH_BUFFERED_BODIES_BYTES", str(2**40)),
+    ],
+)
+def test_what_can_work_is_taken(name: str, value: str) -> None:
+    assert value in {str(each) for each in vars(load(environ={name: value})).values()}
+
+
+def test_every_region_that_botocore_lists_is_a_region() -> None:
+    partitions = Loader().load_data("partitions")["partitions"]
+    regions = {region for partition in partitions for region in partition["regions"] if "global" not in region}
+    assert len(regions) > 30
+    for region in regions:
+        assert load(environ={"AWS_REGION": region}).region == region
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [
+        ("passthrough_key_header = ['X-Key']", "passthrough_key_header takes a text or a number"),
+        ("passthrough_port = 2026-01-01", "passthrough_port takes a text or a number"),
+        ("[passthrough_host]\na = 1", "passthrough_host takes a text or a number"),
+        ("passthrough_host = ''", "passthrough_host takes an address or a host name"),
+        ("aws_region = ''", "aws_region takes a region such as us-east-1"),
+        ('passthrough_data_dir = "a\\u0000b"', "passthrough_data_dir takes the path of a folder"),
+        ("passthrough_drain_seconds = inf", "a number from 0 to 86400"),
+    ],
+)
+def test_what_never_can_work_is_refused_in_the_file_too(text: str, part: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=part):
+        load(config=file_with(text, tmp_path), environ={})
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("prices = 5", r"is no table; write \[prices\]"),
+        ("price_multipliers = ['key:a']", r"is no table; write \[price_multipliers\]"),
         ("passthrough_prot = 1", "the nearest known one is passthrough_port"),
         ("passthrough_port = ", "is not valid TOML"),
         ("passthrough_config = 'x'", "Unknown name"),
