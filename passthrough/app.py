@@ -8,10 +8,10 @@ from pathlib import Path
 
 from aiohttp import web
 
-from passthrough import logs, plane, webhooks
+from passthrough import logs, plane
 from passthrough.admin.app import add_admin_routes
 from passthrough.admin.spend import spend_endpoints
-from passthrough.errors import Refusal, Unavailable
+from passthrough.errors import Refusal, Unavailable, UserError
 from passthrough.identities import FixedIdentity, Identity
 from passthrough.metrics import CONTENT_TYPE, Metrics
 from passthrough.metrics_merged import merged_metrics
@@ -31,6 +31,7 @@ from passthrough.storage.allowances_worker import open_allowances
 from passthrough.storage.database import Database, open_database
 from passthrough.storage.keys import KeyDirectory, key_directory
 from passthrough.storage.ledger import Ledger
+from passthrough.webhooks import webhook
 
 PREFIXES = ("/bedrock", "/bedrock-runtime", "/bedrock-agent-runtime")
 ANYTHING = r"/{rest:[\s\S]*}"  # a dot would leave out the paths with an encoded line feed
@@ -54,8 +55,8 @@ def check(settings: Settings) -> None:
     plane.pool(settings)
     plane.endpoints(settings)
     plane.prices(settings, lambda _: None)
-    if settings.webhook_url:
-        webhooks.check(settings.webhook_url, settings.webhook_secret or "")
+    if settings.webhook_url and not settings.webhook_secret:
+        raise UserError("PASSTHROUGH_WEBHOOK_SECRET is not set: set it to a long random text that the receiver knows.")
 
 
 @asynccontextmanager
@@ -127,9 +128,7 @@ async def _allowances(
     async with AsyncExitStack() as stack:
         send = None
         if settings.webhook_url:
-            send = await stack.enter_async_context(
-                webhooks.webhook(settings.webhook_url, settings.webhook_secret or "")
-            )
+            send = await stack.enter_async_context(webhook(settings.webhook_url, settings.webhook_secret or ""))
         choices = Choices(
             unpriced=settings.unpriced_under_budget,
             budgets=settings.budgets_without_database,
@@ -212,7 +211,7 @@ def _watch(metrics: Metrics, handler: Handler, directory: KeyDirectory, ledger: 
     metrics.watch(
         "counter", "passthrough_stale_keys_served", "Keys served while PostgreSQL was away.", lambda: keys.stale_served
     )
-    kept = "Calls of this process that are in PostgreSQL."
+    kept = "Calls brought to PostgreSQL by this process."
     metrics.watch("counter", "passthrough_ledger_stored_calls", kept, lambda: ledger.state().stored_calls)
     adopted = "Calls of dead processes, brought to PostgreSQL by this one."
     metrics.watch("counter", "passthrough_ledger_adopted_calls", adopted, lambda: ledger.state().adopted_calls)

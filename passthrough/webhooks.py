@@ -6,24 +6,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import urlsplit
 
 import aiohttp
 
-from passthrough.errors import UserError
 from passthrough.policy.allowance_events import SIGNATURE_HEADER, Event, signature
 
 _log = logging.getLogger(__name__)
 
 _SECONDS: Final = 10.0  # a receiver that takes longer is tried again later
-
-
-def check(url: str, secret: str) -> None:
-    """Raise `UserError` for what is no address, and for an address without a secret."""
-    if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
-        raise UserError("PASSTHROUGH_WEBHOOK_URL is no address: write https://host/path.")
-    if not secret:
-        raise UserError("PASSTHROUGH_WEBHOOK_SECRET is not set: set it to a long random text that the receiver knows.")
 
 
 @asynccontextmanager

@@ -53,7 +53,7 @@ def test_a_mistake_is_one_sentence_and_an_exit_code(
     ("environ", "words"),
     [
         ({"PASSTHROUGH_MASTER_KEY": ""}, "PASSTHROUGH_MASTER_KEY is not set"),
-        ({"PASSTHROUGH_WEBHOOK_URL": "ftp://elsewhere"}, "PASSTHROUGH_WEBHOOK_URL is no address"),
+        ({"PASSTHROUGH_WEBHOOK_URL": "ftp://elsewhere"}, "PASSTHROUGH_WEBHOOK_URL takes an address"),
         ({"PASSTHROUGH_WEBHOOK_URL": "https://elsewhere"}, "PASSTHROUGH_WEBHOOK_SECRET is not set"),
         ({"AWS_ENDPOINT_URL_BEDROCK_RUNTIME": "elsewhere"}, "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"),
         ({"AWS_CA_BUNDLE": "/nowhere.pem"}, "AWS_CA_BUNDLE cannot be read"),

@@ -8,7 +8,6 @@ from decimal import Decimal
 import pytest
 from aiohttp import web
 
-from passthrough.errors import UserError
 from passthrough.policy.allowance_events import Event
 from passthrough.policy.allowances import Kind
 from passthrough.webhooks import webhook
@@ -83,13 +82,3 @@ async def test_a_receiver_that_is_away_is_tried_again() -> None:
         server.close()
         await server.wait_closed()
         assert not await send(EVENT)
-
-
-@pytest.mark.parametrize(
-    ("url", "secret", "variable"),
-    [("ftp://host/", "s", "URL"), ("nowhere", "s", "URL"), ("https://host/", "", "SECRET")],
-)
-async def test_settings_that_cannot_work_are_refused_at_the_start(url: str, secret: str, variable: str) -> None:
-    with pytest.raises(UserError, match=f"PASSTHROUGH_WEBHOOK_{variable}"):
-        async with webhook(url, secret):
-            pass

@@ -137,11 +137,12 @@ class Record:
         if answer is not None:
             entry.response_bytes = answer.received_bytes
         entry.outcome = self._outcome or _outcome_of(entry.status)
-        if entry.key_id is None or (entry.outcome == "refused" and entry.status == UNAUTHENTICATED):
+        if entry.key_id is None:
             attribution.disown(entry)
-            if not self._recorder.has_room_for_a_stranger():
-                self._recorder.count(entry)
-                return
+        locked_out = entry.key_id is None or (entry.outcome == "refused" and entry.status == UNAUTHENTICATED)
+        if locked_out and not self._recorder.has_room_for_a_stranger():
+            self._recorder.count(entry)
+            return
         usage = self._usage()
         left = end is None and self._outcome == "client_gone"  # and nobody has read on for the figures
         unheard = answer is not None and (entry.ttfb_ms is None or self._served or left) and answer.asked

@@ -452,6 +452,7 @@ STREAMS: dict[str, tuple[Call, list[tuple[str, str]], bytes, Usage]] = {
                 ),
                 Usage(input_tokens=10, output_tokens=20, source="stream", model="amazon.nova-lite-v1:0"),
             ),
+            complete=False,  # another event could follow
         ),
     ),
     "inline agent: one model, twice": (
@@ -471,9 +472,10 @@ STREAMS: dict[str, tuple[Call, list[tuple[str, str]], bytes, Usage]] = {
                     model="anthropic.claude-3-haiku-20240307-v1:0",
                 ),
             ),
+            complete=False,
         ),
     ),
-    "agent without traces": (call("InvokeAgent"), STREAM, frame("chunk", {"bytes": "aGk="}), Usage()),
+    "agent without traces": (call("InvokeAgent"), STREAM, frame("chunk", {"bytes": "aGk="}), Usage(complete=False)),
     "flow": (call("InvokeFlow"), STREAM, frame("flowOutputEvent", {"content": {"document": "x"}}), Usage()),
     "chat, usage in the last chunk": (
         call("OpenAIChatCompletions"),
