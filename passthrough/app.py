@@ -15,6 +15,7 @@ from passthrough.errors import Refusal, Unavailable, UserError
 from passthrough.identities import FixedIdentity, Identity
 from passthrough.metrics import CONTENT_TYPE, Metrics
 from passthrough.metrics_merged import merged_metrics
+from passthrough.output import STANDARD
 from passthrough.policy.credentials import Credentials
 from passthrough.policy.estimates import Estimates
 from passthrough.policy.keys import digest
@@ -78,7 +79,7 @@ async def service(
     lines = logs.CallLog(enabled=settings.log_level in {"debug", "info"}, style=settings.log_format)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        stack.callback(lines.close)
+        stack.callback(lines.flush)
         database = await enter(open_database(database_url))
         directory = await enter(
             key_directory(database, outage_seconds=settings.key_cache_seconds, sandbox=sandbox is not None)
@@ -108,7 +109,7 @@ async def service(
             pool=pool,
             accepting=_accepting(ledger),
         )
-        _watch(metrics, handler, directory, ledger, lines)
+        _watch(metrics, handler, directory, ledger)
         exposition = metrics.exposition
         if metrics_dir is not None:
             exposition = (await enter(merged_metrics(metrics_dir, exposition))).exposition
@@ -192,10 +193,10 @@ def _add_routes(
     application.router.add_route("*", ANYTHING, _no_such_route)
 
 
-def _watch(metrics: Metrics, handler: Handler, directory: KeyDirectory, ledger: Ledger, lines: logs.CallLog) -> None:
+def _watch(metrics: Metrics, handler: Handler, directory: KeyDirectory, ledger: Ledger) -> None:
     """Show what others count."""
     keys = directory.counts
-    metrics.watch("counter", "passthrough_lost_log_lines", "Log lines nobody took.", lambda: lines.lost)
+    metrics.watch("counter", "passthrough_lost_log_lines", "Log lines nobody took.", lambda: STANDARD.lost)
     metrics.watch("gauge", "passthrough_open_calls", "Calls being served now.", lambda: len(handler.calls))
     bodies = "Bytes of request bodies held for open calls."
     metrics.watch("gauge", "passthrough_buffered_body_bytes", bodies, lambda: handler.receive.buffered)

@@ -6,29 +6,19 @@ thousands a second: one after the other they cost a third of what they cost in b
 """
 
 import asyncio
-import contextlib
 import logging
-import os
-import queue
-import select
-import stat
-import sys
-import threading
 import time
-from collections.abc import Iterator
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
 
+from passthrough.output import STANDARD, Output
 from passthrough.policy.ledger import Entry
 
 BUNDLE_SECONDS = 0.05
 BUNDLE_CALLS = 64  # some 40 KB, and a quarter of a millisecond
-BUNDLES_KEPT = 256  # 16 MiB or so
-LAST_WORDS_SECONDS = 2.0
-STDOUT: Final = 1
 
 # Attributes that every LogRecord has; what a caller adds with `extra=` is what remains.
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -91,9 +81,25 @@ class JsonFormatter(logging.Formatter):
         return _dump(line).decode()
 
 
+class Handler(logging.Handler):
+    """Writes events to `output`, which may be slow and stops nobody."""
+
+    def __init__(self, output: Output = STANDARD) -> None:
+        super().__init__()
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001  # logging's own way with what cannot be formatted
+            self.handleError(record)
+        else:
+            self._output.put(line.encode("utf-8", "replace") + b"\n")
+
+
 def configure(*, level: str, style: str) -> None:
     """Set up logging for this process: `level` as in `logging`, `style` is `json` or `text`."""
-    handler = logging.StreamHandler(sys.stdout)
+    handler = Handler()
     handler.setFormatter(
         JsonFormatter() if style == "json" else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
@@ -104,21 +110,14 @@ def configure(*, level: str, style: str) -> None:
 
 
 class CallLog:
-    """Writes the line of each call that has ended. `fd` is a file descriptor; `enabled` False writes nothing.
+    """Writes the line of each call that has ended to `output`; `enabled` False writes nothing."""
 
-    A thread does the writing: whoever reads standard output may stall, calls may not. Of what waits for it,
-    `BUNDLES_KEPT` bundles are kept; `lost` counts the lines of the others. The ledger has every call anyway.
-    """
-
-    def __init__(self, *, enabled: bool = True, style: str = "json", fd: int = STDOUT) -> None:
-        self.lost = 0
+    def __init__(self, *, enabled: bool = True, style: str = "json", output: Output = STANDARD) -> None:
         self._enabled = enabled
         self._text = style == "text"
-        self._fd = fd
+        self._output = output
         self._ended: list[Entry] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._bundles: queue.Queue[bytes | None] = queue.Queue(BUNDLES_KEPT)
-        self._writer: threading.Thread | None = None
 
     def write(self, entry: Entry) -> None:
         """Take the line of a call that has ended; `entry` does not change any more. What is None is left out."""
@@ -131,53 +130,13 @@ class CallLog:
             self._timer = asyncio.get_running_loop().call_later(BUNDLE_SECONDS, self.flush)
 
     def flush(self) -> None:
-        """Hand what has gathered to the thread."""
+        """Write what has gathered."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._ended:
-            return
-        if self._writer is None:
-            self._writer = threading.Thread(target=self._write_out, name="call-log", daemon=True)
-            self._writer.start()
-        ended, self._ended = self._ended, []  # first: what cannot be written must not be in the way of what can
-        try:
-            self._bundles.put_nowait(_shown(ended) if self._text else _lines(ended))
-        except queue.Full:
-            self.lost += len(ended)
-
-    def close(self) -> None:
-        """Write what is left, as far as standard output takes it within `LAST_WORDS_SECONDS`."""
-        self.flush()
-        if self._writer is not None:
-            until = time.monotonic() + LAST_WORDS_SECONDS
-            with contextlib.suppress(queue.Full):
-                self._bundles.put(None, timeout=LAST_WORDS_SECONDS)
-                self._writer.join(max(0.0, until - time.monotonic()))
-
-    def _write_out(self) -> None:
-        with contextlib.suppress(OSError):  # standard output is gone: there is nowhere left to say so
-            piped = stat.S_ISFIFO(os.fstat(self._fd).st_mode)
-            while (bundle := self._bundles.get()) is not None:
-                for piece in _pieces(bundle) if piped else (bundle,):
-                    self._write_piece(piece)
-
-    def _write_piece(self, piece: bytes) -> None:
-        while piece:
-            try:
-                piece = piece[os.write(self._fd, piece) :]
-            except BlockingIOError:  # another program has it so: a terminal's mode is common to all who have it open
-                select.select((), (self._fd,), ())
-
-
-def _pieces(bundle: bytes) -> Iterator[bytes]:
-    """Whole lines, as many as a pipe takes at once or not at all: the other workers write into it, too."""
-    start = 0
-    while len(bundle) - start > select.PIPE_BUF:
-        end = bundle.rfind(b"\n", start, start + select.PIPE_BUF) + 1 or bundle.index(b"\n", start) + 1
-        yield bundle[start:end]
-        start = end
-    yield bundle[start:]
+        if self._ended:
+            ended, self._ended = self._ended, []  # first: what cannot be written must not be in the way of what can
+            self._output.put(_shown(ended) if self._text else _lines(ended), len(ended))
 
 
 def _lines(ended: list[Entry]) -> bytes:

@@ -21,6 +21,7 @@ from aiohttp import web
 from passthrough.app import PREFIXES, Service, service
 from passthrough.errors import UserError
 from passthrough.inbound import Protocol
+from passthrough.output import STANDARD
 from passthrough.policy.credentials import Credentials
 from passthrough.settings import Settings
 from passthrough.workers import ECHO_SECONDS, END_NOW
@@ -83,15 +84,17 @@ async def serve(
     stop, hurry = _asked_to_stop(alone=life is None)
     if life is not None:
         at_end_of(life, stop.set)
-    async with service(settings, database_url=database_url, sandbox=sandbox, metrics_dir=metrics_dir) as served:
-        server, runner = await accept(served, sock, tls)
-        _spare_the_collector()
-        _log.info("serving", extra={"address": sock.getsockname()[:2], "tls": tls is not None, "pid": os.getpid()})
-        try:
-            await stop.wait()
-            await _drain(settings, served, server, runner, hurry)
-        finally:  # also when a part of the service failed: nothing is answered that cannot be recorded
-            await _end(served, server, runner)
+    opened = service(settings, database_url=database_url, sandbox=sandbox, metrics_dir=metrics_dir)
+    with STANDARD.by_thread():
+        async with opened as served:
+            server, runner = await accept(served, sock, tls)
+            _spare_the_collector()
+            _log.info("serving", extra={"address": sock.getsockname()[:2], "tls": tls is not None, "pid": os.getpid()})
+            try:
+                await stop.wait()
+                await _drain(settings, served, server, runner, hurry)
+            finally:  # also when a part of the service failed: nothing is answered that cannot be recorded
+                await _end(served, server, runner)
 
 
 def _asked_to_stop(*, alone: bool) -> tuple[asyncio.Event, asyncio.Event]:

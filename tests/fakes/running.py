@@ -177,12 +177,16 @@ def in_thread(opens: Callable[[], AbstractAsyncContextManager[Running]]) -> Iter
 
 @dataclass
 class Command:
-    """`passthrough serve` in a process of its own; `lines` are its log, each a JSON object."""
+    """`passthrough serve` in a process of its own; `lines` are its log, each a JSON object.
+
+    While `reads` is not set, nobody reads what it says.
+    """
 
     process: subprocess.Popen[str]
     url: str
     lines: list[dict[str, Any]]
     reader: threading.Thread = field(repr=False)
+    reads: threading.Event = field(repr=False)
 
     def tell(self, number: int) -> None:
         """Send it a signal."""
@@ -191,6 +195,7 @@ class Command:
     def ended(self) -> int:
         """Its exit code, once it has ended and all it said is in `lines`."""
         code = self.process.wait(PATIENCE_SECONDS)
+        self.reads.set()
         self.reader.join(PATIENCE_SECONDS)
         return code
 
@@ -219,11 +224,14 @@ def command(data_dir: Path, *arguments: str, **environment: str | None) -> Itera
     )
     lines: list[dict[str, Any]] = []
     begun: Future[str] = Future()
-    reader = threading.Thread(target=_read, args=(process, lines, begun), daemon=True)
+    reads = threading.Event()
+    reads.set()
+    reader = threading.Thread(target=_read, args=(process, lines, begun, reads), daemon=True)
     reader.start()
     try:
         address = begun.result(PATIENCE_SECONDS)
-        yield Command(process, f"{'https' if '--tls-cert' in arguments else 'http'}://{address}", lines, reader)
+        url = f"{'https' if '--tls-cert' in arguments else 'http'}://{address}"
+        yield Command(process, url, lines, reader, reads)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -232,14 +240,18 @@ def command(data_dir: Path, *arguments: str, **environment: str | None) -> Itera
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        reads.set()
         reader.join()
         assert process.stdout is not None
         process.stdout.close()
 
 
-def _read(process: "subprocess.Popen[str]", lines: list[dict[str, Any]], begun: "Future[str]") -> None:
+def _read(
+    process: "subprocess.Popen[str]", lines: list[dict[str, Any]], begun: "Future[str]", reads: threading.Event
+) -> None:
     assert process.stdout is not None
     for line in process.stdout:
+        reads.wait()
         if not line.startswith("{"):  # what `--sandbox` prints to be pasted
             continue
         lines.append(json.loads(line))

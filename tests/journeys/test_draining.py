@@ -370,6 +370,23 @@ def _children(program: Any) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_whoever_reads_the_log_may_stall_and_stops_neither_calls_nor_the_end(
+    upstream: Upstream, shared_database: str, tmp_path: Path, workers: str
+) -> None:
+    async def closes(peer: Incoming) -> None:
+        await peer.request()
+
+    upstream.script = closes
+    async with _program(upstream, shared_database, tmp_path, "--workers", workers) as program:
+        program.reads.clear()
+        async with connect(program.url) as client:
+            for _ in range(600):  # of which each leaves a warning and a line: several times what a pipe holds
+                assert (await ask(client)).status == 502
+        program.tell(signal.SIGTERM)
+        assert await asyncio.to_thread(program.ended) == 0
+
+
 async def test_a_worker_that_is_killed_is_replaced(upstream: Upstream, shared_database: str, tmp_path: Path) -> None:
     async with _program(upstream, shared_database, tmp_path, "--workers", "2") as program:
         pids = [line["pid"] for line in program.lines if line["event"] == "serving"]
