@@ -13,7 +13,7 @@ policy/               what a key may do, what an entry of the ledger is: decisio
 storage/              PostgreSQL: keys, ledger, the journal before it
 identities, webhooks  the AWS credentials that calls are signed with; events of budgets, told to others
 admin/                the control plane: /key, /user, /team, /spend
-probes, metrics, logs what is told of a process: to load balancers, Prometheus, and people
+probes, metrics, logs what is told of a process: to load balancers, Prometheus, and people; output: where the lines go
 sandbox/              a stand-in for Bedrock
 """
 

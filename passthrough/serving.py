@@ -24,6 +24,7 @@ from passthrough.inbound import Protocol
 from passthrough.output import STANDARD
 from passthrough.policy.credentials import Credentials
 from passthrough.settings import Settings
+from passthrough.wire.dial import keep_alive
 from passthrough.workers import ECHO_SECONDS, END_NOW
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def listen(host: str, port: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keep_alive(sock)  # those that it accepts inherit it: load balancers forget silent connections, too
         sock.bind((host, port))
     except OSError as error:
         sock.close()

@@ -101,7 +101,7 @@ async def dial(
         ssl=context,
         server_hostname=address.host if context else None,
     )
-    _keep_alive(transport)
+    keep_alive(transport.get_extra_info("socket"))
     return connection
 
 
@@ -117,7 +117,7 @@ async def _tunnel(
     if proxy.authorization:
         head += f"Proxy-Authorization: {proxy.authorization}\r\n"
     transport, greeting = await loop.create_connection(_Greeting, proxy.host, proxy.port)
-    _keep_alive(transport)
+    keep_alive(transport.get_extra_info("socket"))
     try:
         transport.write(head.encode() + b"\r\n")
         await greeting.accepted
@@ -132,9 +132,8 @@ async def _tunnel(
     return connection
 
 
-def _keep_alive(transport: asyncio.BaseTransport) -> None:
+def keep_alive(sock: socket.socket) -> None:
     """Let the kernel ask after the peer while an answer is awaited."""
-    sock = transport.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)

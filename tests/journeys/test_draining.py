@@ -102,6 +102,16 @@ class Stream:
         await peer.gone()
 
 
+async def test_the_kernel_asks_after_clients_that_are_silent() -> None:
+    """A load balancer forgets a connection after minutes without a packet, and an answer may take an hour."""
+    with listen("127.0.0.1", 0) as listening:
+        async with connect(f"http://127.0.0.1:{listening.getsockname()[1]}"):
+            accepted, _ = listening.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 60
+
+
 async def test_an_open_stream_finishes_and_is_recorded(served: Serve, upstream: Upstream) -> None:
     serving = await served()
     upstream.script = script = Stream()
