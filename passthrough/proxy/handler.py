@@ -117,7 +117,6 @@ class Handler:
         )
         payload = await self.receive(request, whole=whole)
         record.entry.request_bytes = payload.length
-        record.entry.identity = self.compose.identity_name
         if payload.body is not None:
             admission.check(payload.body)
             record.request_body(call.operation, payload.body)
@@ -125,6 +124,7 @@ class Handler:
         asked = admission.key, record.entry, call, payload.body, payload.length
         hold = self.limits.reserve(*asked)
         record.hold = hold if hold is not None else await self.limits.acquire(*asked)
+        record.entry.identity = self.compose.identity_name  # the sums take it for a call that goes up
         forwarded = self.headers.choose(request.raw_headers, secret)
         return self.compose(request.method, call, admission.region, forwarded, payload)
 

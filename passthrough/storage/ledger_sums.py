@@ -8,16 +8,17 @@ from passthrough.storage.schema_ledger import SUM_COLUMNS, TOKEN_COLUMNS, ledger
 
 _COLUMNS = ", ".join(column.name for column in ledger_calls.columns)
 
-# Per call. The model of a refused call is what somebody typed: it gets no line in reports. Nor do tags and customer of
-# a call that never went upstream, because it was refused, or its client left before it was signed for an identity: else
-# a key that is blocked or has spent its budget could write as many lines as it likes.
-_SUBJECT = """
+# Per call. A call never went upstream when it was refused, or when its client left before it was signed for an
+# identity. Its model, tags and customer are what somebody typed, also where they look like those of others: they get no
+# line in reports, else a key that is blocked or has spent its budget could write as many lines as it likes.
+_WENT_UP = """(fresh.price_status <> 'not_metered'
+    OR NOT (fresh.outcome = 'refused' OR (fresh.outcome = 'client_gone' AND route.identity = '')))"""
+_SUBJECT = f"""
     (fresh.started_at AT TIME ZONE 'UTC')::date AS day, fresh.started_at,
     caller.key_id, caller.user_id, caller.team_id, coalesce(fresh.end_user, '') AS customer, fresh.tags,
-    CASE WHEN route.billed_model <> '' THEN route.billed_model
-         WHEN fresh.outcome = 'refused' THEN '' ELSE route.model END AS model,
-    fresh.price_status <> 'not_metered'
-        OR NOT (fresh.outcome = 'refused' OR (fresh.outcome = 'client_gone' AND route.identity = '')) AS went_up,
+    CASE WHEN NOT {_WENT_UP} THEN ''
+         WHEN route.billed_model <> '' THEN route.billed_model ELSE route.model END AS model,
+    {_WENT_UP} AS went_up,
     coalesce(fresh.cost, 0) AS spend,
 """
 _FROM = """

@@ -1,5 +1,6 @@
 """What clients say of themselves, before anybody knows them: it breaks nothing, leaks nothing, fills nothing."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from passthrough.proxy.authenticate import Caller
 from passthrough.proxy.headers import RequestHeaders
 from passthrough.proxy.refuse import refuse
 from passthrough.proxy.route import route
-from tests.fakes.calls import call_head, ended_rows
-from tests.fakes.peer import connect, until
+from passthrough.storage.database import Database
+from tests.fakes.calls import call, call_head, ended_rows
+from tests.fakes.peer import PATIENCE_SECONDS, connect, until
 from tests.fakes.running import running, select
 
 MODEL = "anthropic.claude-3-haiku-20240307-v1:0"
@@ -188,16 +190,17 @@ async def test_somebody_without_a_key_can_neither_break_a_worker_nor_write_into_
         assert await select(database_url, "SELECT * FROM ledger_daily_labels") == []
 
 
-async def test_a_key_that_may_do_nothing_writes_no_lines_of_tags_and_customers_into_the_sums(
+async def test_a_key_that_may_do_nothing_writes_no_lines_of_what_it_typed_into_the_sums(
     database_url: str, tmp_path: Path
 ) -> None:
     async with running(database_url, tmp_path) as proxy, ClientSession() as session:
         blocked, spent, useful = await proxy.key(blocked=True), await proxy.key(max_budget=0), await proxy.key()
-        address = f"{proxy.bedrock}/model/{MODEL}/converse"
         document = {"messages": [{"role": "user", "content": [{"text": "hi"}]}]}
-        for number, (key, status) in enumerate(((blocked, 401), (spent, 400), (useful, 200))):
+        typed = (blocked, "anthropic.typed-0", 401), (spent, f"{MODEL}-typed", 400), (useful, MODEL, 200)
+        for number, (key, model, status) in enumerate(typed):
             said = {"x-litellm-tags": f"tag-{number}", "x-litellm-customer-id": f"customer-{number}"}
             headers = {**said, "Authorization": f"Bearer {key}"}
+            address = f"{proxy.bedrock}/model/{model}/converse"
             async with session.post(address, json=document, headers=headers) as response:
                 assert response.status == status, await response.text()
         async with connect(proxy.url) as client:  # one that leaves before it would be refused
@@ -219,8 +222,27 @@ async def test_a_key_that_may_do_nothing_writes_no_lines_of_tags_and_customers_i
         assert [(line["kind"], line["subject"]) for line in spend] == named
         labels = await select(database_url, "SELECT * FROM ledger_daily_labels ORDER BY label")
         assert [(line["label"], line["value"], line["calls"]) for line in labels] == [(*each, 1) for each in named]
-        days = await select(database_url, "SELECT sum(calls) AS calls FROM ledger_daily WHERE key_id <> ''")
-        assert days == [{"calls": 4}]
+        lines = "SELECT model, sum(calls) AS calls FROM ledger_daily WHERE key_id <> '' GROUP BY model ORDER BY model"
+        days = await select(database_url, lines)
+        assert [(day["model"], day["calls"]) for day in days] == [("", 3), (MODEL, 1)]
+
+
+async def test_a_call_whose_client_leaves_while_its_limits_are_asked_for_is_in_no_line_of_what_it_typed(
+    database: Database, database_url: str, tmp_path: Path
+) -> None:
+    asking = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%passthrough_lease%'"
+    async with running(database_url, tmp_path) as proxy:
+        key = await proxy.key(max_budget=1)
+        async with database.begin() as connection, connect(proxy.url) as client:
+            await connection.exec_driver_sql("LOCK TABLE allowances")
+            await client.send(call(f"/bedrock/model/{MODEL}/converse", "x-litellm-tags: typed", key=key))
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not await select(database_url, asking):  # noqa: ASYNC110  # no event tells of it
+                    await asyncio.sleep(0.01)
+        [row] = await ended_rows(proxy)
+        assert (row["outcome"], row["tags"], row["identity"]) == ("client_gone", ["typed"], None)
+        assert await select(database_url, "SELECT * FROM ledger_daily_labels") == []
+        assert await select(database_url, "SELECT model, calls FROM ledger_daily") == [{"model": "", "calls": 1}]
 
 
 async def test_the_key_of_a_call_is_in_no_row_however_often_its_holder_sends_it(
