@@ -249,7 +249,7 @@ def _with_database(settings: Settings, work: Callable[[Database], Awaitable[Resu
 
 def _with_connection(settings: Settings, work: Callable[[asyncpg.Connection], Awaitable[Result]]) -> Result:
     async def connected(database: Database) -> Result:
-        connection = await database.connect()
+        connection = await database.connect(bounded=False)  # upkeep takes as long as the ledger is large
         try:
             return await work(connection)
         finally:

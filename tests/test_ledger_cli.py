@@ -1,13 +1,16 @@
 import asyncio
 import gzip
 import json
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -16,6 +19,7 @@ from typer.testing import CliRunner
 from passthrough.errors import UserError
 from passthrough.ledger_cli import app
 from passthrough.policy.ledger import CallIds, Entry
+from passthrough.storage import database as database_module
 from passthrough.storage.database import open_database
 from passthrough.storage.ledger_writer import LedgerWriter
 
@@ -133,6 +137,26 @@ def test_old_months_are_dropped(run: Run, database_url: str) -> None:
     month = TODAY - timedelta(days=200)
     assert run("ledger", "prune", "--older-than", "90d") == f"Months dropped: {month:%Y-%m}.\n"
     assert run("ledger", "prune", "--older-than", "90d") == "Months dropped: none.\n"
+
+
+def test_a_month_is_dropped_however_long_it_takes(run: Run, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(database_url, call(days_ago=200))
+    monkeypatch.setattr(database_module, "_COMMAND_SECONDS", 1.0)
+    locked = threading.Event()
+
+    async def read_for_long() -> None:
+        connection = await asyncpg.connect(database_url)
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE ledger_calls IN ACCESS SHARE MODE")
+            locked.set()
+            await asyncio.sleep(3)  # less than the 4 s for which prune waits
+        await connection.close()
+
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(asyncio.run, read_for_long())
+        locked.wait(10)
+        assert run("ledger", "prune", "--older-than", "90d").startswith("Months dropped: 20")
+        reading.result()
 
 
 @pytest.mark.parametrize(

@@ -53,9 +53,9 @@ class Database:
             async with self.engine.begin() as connection:
                 yield connection
 
-    async def connect(self) -> asyncpg.Connection:
-        """Open a bare connection outside the pool, for LISTEN; the caller closes it."""
-        return await connect_to(self._dsn)
+    async def connect(self, *, bounded: bool = True) -> asyncpg.Connection:
+        """Open a bare connection outside the pool, as `connect_to` does; the caller closes it."""
+        return await connect_to(self._dsn, bounded=bounded)
 
 
 @asynccontextmanager
