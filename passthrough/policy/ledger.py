@@ -196,7 +196,8 @@ def bounded(entry: Entry) -> Entry:
 # has three texts: a tag or customer, a team and a model.
 _SHORT_TEXT = 256  # characters
 _MOST_ITEMS = 32  # tags, units, parts of one call
-_LARGEST_INTEGER = 2**31 - 1  # PostgreSQL's integer
+_LARGEST_INTEGER = 2**31 - 1  # PostgreSQL's integer, which most columns of numbers are; the others:
+_LARGEST = {"request_bytes": 2**63 - 1, "response_bytes": 2**63 - 1, "status": 2**15 - 1}  # bigint, smallint
 
 
 def storable(entry: Entry) -> Entry:
@@ -207,7 +208,7 @@ def storable(entry: Entry) -> Entry:
     """
     clean = Entry(call_id=entry.call_id, started_at=entry.started_at)
     for name in Entry.__struct_fields__:
-        value = _storable(getattr(entry, name))
+        value = _storable(getattr(entry, name), _LARGEST.get(name, _LARGEST_INTEGER))
         if value is not None:
             setattr(clean, name, value)
     clean.charges = entry.charges  # ours, and worth nothing if anything of them is changed
@@ -215,12 +216,12 @@ def storable(entry: Entry) -> Entry:
     return clean
 
 
-def _storable(value: Any) -> Any:  # one value of any field; None: as if nobody had said
+def _storable(value: Any, largest: int = _LARGEST_INTEGER) -> Any:  # of any field; None: as if nobody had said
     if isinstance(value, str):
         text = value.encode("utf-8", "replace").decode().replace("\x00", "\N{REPLACEMENT CHARACTER}")
         return text[:_SHORT_TEXT]
     if isinstance(value, int):
-        return value if abs(value) <= _LARGEST_INTEGER else None
+        return value if abs(value) <= largest else None
     if isinstance(value, tuple):
         return tuple(_storable(item) for item in value[:_MOST_ITEMS])
     if isinstance(value, Mapping):
