@@ -17,7 +17,7 @@ from passthrough.identities import Identity
 from passthrough.settings import Settings
 from passthrough.storage.database import checked_url
 from passthrough.storage.embedded import attached
-from passthrough.storage.migrations import require_head
+from passthrough.storage.migrations import explained, require_head
 
 LOOK_UP_SECONDS = 10.0
 # AWS refuses signatures that are more than five minutes off; a minute is worth a word.
@@ -107,7 +107,8 @@ async def _master_key(settings: Settings) -> str:
 
 async def _database(settings: Settings) -> str:
     if settings.database_url:
-        found = await _look_at(checked_url(settings.database_url))
+        with explained():
+            found = await _look_at(checked_url(settings.database_url))
         await require_head(settings.database_url)
         return f"{found}, schema at head"
     with attached(settings.data_dir) as url:

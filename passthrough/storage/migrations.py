@@ -27,6 +27,12 @@ _TURN_SECONDS: Final = 0.5  # between two looks whether another replica has done
 _SESSION: Final = ("SET lock_timeout = '4s'", "SET statement_timeout = 0")
 _PAUSE_SECONDS: Final = 4.0  # in which those calls go on, before it waits for the table again
 _ATTEMPTS: Final = 10  # with the pauses 76 s: a statement of a server has 30
+# What PostgreSQL says to whom it does not let in. SQLAlchemy wraps it.
+_REFUSALS: Final = (
+    asyncpg.InvalidAuthorizationSpecificationError,  # user or password
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+)
 
 
 async def migrate(url: str) -> None:
@@ -40,7 +46,7 @@ async def migrate(url: str) -> None:
         async_creator=lambda: connect_to(checked_url(url), bounded=False),
         poolclass=NullPool,
     )
-    with _explained():
+    with explained():
         async with engine.connect() as connection:
             await _take_turn(connection)
             for statement in _SESSION:
@@ -93,7 +99,7 @@ async def require_head(url: str) -> None:
     engine = create_async_engine(
         "postgresql+asyncpg://", async_creator=lambda: connect_to(checked_url(url)), poolclass=NullPool
     )
-    with _explained():
+    with explained():
         async with engine.connect() as connection:
             current = await connection.run_sync(ladder.current_revision)
     await engine.dispose()
@@ -107,7 +113,7 @@ async def require_head(url: str) -> None:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
     """For the command line: an unreachable database is the user's to mend, in one sentence."""
     try:
         with reachable():
@@ -116,5 +122,9 @@ def _explained() -> Iterator[None]:
         raise UserError(
             f"The database cannot be reached ({error.cause}): check DATABASE_URL and that it runs."
         ) from error
-    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
-        raise UserError(f"The database refuses us ({error}): check user, password and name in DATABASE_URL.") from error
+    except (*_REFUSALS, DBAPIError) as error:
+        cause = error.orig and error.orig.__cause__ if isinstance(error, DBAPIError) else error
+        if not isinstance(cause, _REFUSALS):
+            raise
+        said = str(cause).partition("\n")[0]
+        raise UserError(f"The database refuses us ({said}): check user, password and name in DATABASE_URL.") from error

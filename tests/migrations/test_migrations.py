@@ -132,6 +132,11 @@ async def test_an_unreachable_database_is_one_sentence() -> None:
         await migrate("postgresql://nobody@127.0.0.1:1/nothing")
 
 
+async def test_a_database_that_does_not_exist_is_one_sentence(postgres: str) -> None:
+    with pytest.raises(UserError, match=r'^The database refuses us \(database "nowhere" does not exist\): check'):
+        await require_head(postgres.replace("@/postgres?", "@/nowhere?"))
+
+
 @pytest.mark.parametrize("url", ["mysql://x/y", "postgres", "", "postgresql://x:port/y"])
 async def test_what_is_no_postgresql_is_one_sentence(url: str) -> None:
     with pytest.raises(UserError, match=r"^DATABASE_URL .*: write postgresql://"):

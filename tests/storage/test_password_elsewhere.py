@@ -14,6 +14,11 @@ import pytest
 from tests.fakes.running import MASTER_KEY, command
 
 PASSWORD = "p@ss/w%rd:#?[ü]"  # each of these means something in a URL
+WRONG = "none-of-yours"
+REFUSED = (
+    'The database refuses us (password authentication failed for user "keeper"): '
+    "check user, password and name in DATABASE_URL."
+)
 PATIENCE_SECONDS = 10.0
 
 
@@ -94,6 +99,24 @@ def test_a_password_in_pgpassword_opens_the_database_for_every_command(guarded: 
     assert json.loads(made.stdout)["key"].startswith("sk-"), made.stderr
     spent = run(guarded, tmp_path, "spend", PGPASSWORD=PASSWORD)
     assert spent.returncode == 0, spent.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", ["migrate", "serve", "serve --migrate", "key create", "spend", "ledger prune --older-than 90d"]
+)
+def test_a_wrong_password_is_one_sentence_that_does_not_name_it(guarded: str, tmp_path: Path, arguments: str) -> None:
+    refused = run(guarded, tmp_path, *arguments.split(), PGPASSWORD=WRONG, PASSTHROUGH_MASTER_KEY=MASTER_KEY)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.splitlines()[-1:] == [f"passthrough: {REFUSED}"]
+    assert "Traceback" not in refused.stderr
+    assert WRONG not in refused.stderr
+
+
+def test_the_doctor_finds_a_wrong_password(guarded: str, tmp_path: Path) -> None:
+    refused = run(guarded, tmp_path, "doctor", PGPASSWORD=WRONG)
+    [line] = [line for line in refused.stdout.splitlines() if "database:" in line]
+    assert (refused.returncode, line) == (1, f"FAIL  database: {REFUSED}")
+    assert WRONG not in refused.stdout + refused.stderr
 
 
 def test_a_password_in_pgpassword_opens_the_database_for_every_worker(guarded: str, tmp_path: Path) -> None:
