@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
@@ -12,11 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from passthrough.policy.allowances import PICODOLLARS, Kind, Limit, merged, window
 from passthrough.policy.ledger import Entry
-from passthrough.storage.allowances_desk import CHANNEL
+from passthrough.storage.allowances_desk import ALIVE_SECONDS, CHANNEL
 from passthrough.storage.allowances_limits import SHARED, shared_limits
 from passthrough.storage.allowances_settle import subjects_of
 from passthrough.storage.keys import LOOKUP, virtual_key
-from passthrough.storage.schema_allowances import allowance_leases, allowances
+from passthrough.storage.schema_allowances import allowance_holders, allowance_leases, allowances
 
 _REPORT_SECONDS: Final = 0.05  # a worker answers within some ms
 _LOST_SECONDS: Final = 600  # a worker that was not heard of for so long, and that nobody could bury
@@ -44,8 +44,8 @@ _ACCOUNT: Final = (allowances.c.subject, allowances.c.name, allowances.c.kind, a
 class AllowanceState:
     """One allowance: money in USD, else whole numbers.
 
-    `used` is known to be used, `held` reserved for calls under way (or spent a moment ago), `lost` was reserved by
-    calls whose cost nobody will know.
+    `used` is known to be used, `held` reserved for calls under way (or spent a moment ago), or leased by a worker that
+    was not heard of for a while, `lost` was reserved by calls whose cost nobody will know.
     """
 
     limit: Limit
@@ -90,9 +90,12 @@ async def states(
         return []
     if fresh:
         await _have_reported(connection, limits)
+    # What a worker leased ahead of calls is anybody's for the asking, unless it cannot be asked.
+    alive = allowance_holders.c.seen_at > func.now() - timedelta(seconds=ALIVE_SECONDS)
     free = (
         select(func.coalesce(func.sum(allowance_leases.c.free), 0))
-        .where(allowance_leases.c.allowance == allowances.c.id)
+        .join(allowance_holders, allowance_holders.c.holder == allowance_leases.c.holder)
+        .where(allowance_leases.c.allowance == allowances.c.id, alive)
         .scalar_subquery()
     )
     columns = (*_ACCOUNT, allowances.c.used, allowances.c.held, allowances.c.lost, allowances.c.ends_at)

@@ -3,13 +3,15 @@
 import asyncio
 import shutil
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import asyncpg
 import pytest
 
+from passthrough.policy.allowances import PICODOLLARS, Kind
+from passthrough.storage.allowances_state import states
 from passthrough.storage.database import Database
 from passthrough.storage.owners import set_counter
 from tests.storage.allowance_victim import LIMITS
@@ -75,6 +77,19 @@ async def test_a_worker_that_was_heard_of_ten_minutes_ago_keeps_what_it_holds_wh
     async with database.begin() as connection:
         await set_counter(connection, "key", KEY, Decimal(0))
     assert await held(database) == before
+
+
+@pytest.mark.usefixtures("lost")
+async def test_what_a_worker_leased_ahead_is_not_told_as_left_once_nobody_can_ask_it(database: Database) -> None:
+    limits = [limit for limit in key_with(**LIMITS).limits if limit.kind == Kind.MONEY]
+    everything = (await held(database)).scaleb(-PICODOLLARS)
+    for silent, told in ((timedelta(0), False), (timedelta(seconds=9), True)):
+        await silent_for(database, silent)
+        async with database.begin() as connection:
+            [state] = await states(connection, limits, datetime.now(UTC))
+        assert (state.held == everything) == told
+        assert state.held <= everything
+        assert state.remaining == 1 - state.used - state.held
 
 
 @pytest.mark.usefixtures("lost")

@@ -178,8 +178,9 @@ class GeneratedKey(KeyRow, kw_only=True):
 class AllowanceInfo(Struct, kw_only=True):
     """What is left of one limit, whoever's it is: of money in USD, else whole numbers.
 
-    `field` is the limit's name. `used` is known to be used, `held` reserved for calls under way, `lost` was
-    reserved by calls whose cost nobody will know. A `shadow` limit refuses nobody.
+    `field` is the limit's name. `used` is known to be used, `held` reserved for calls under way or leased by a worker
+    that was not heard of for a while, `lost` was reserved by calls whose cost nobody will know. A `shadow` limit
+    refuses nobody.
     """
 
     subject: str
