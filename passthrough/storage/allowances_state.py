@@ -21,18 +21,20 @@ from passthrough.storage.schema_allowances import allowance_holders, allowance_l
 _REPORT_SECONDS: Final = 0.05  # a worker answers within some ms
 _LOST_SECONDS: Final = 600  # a worker that was not heard of for so long, and that nobody could bury
 
-# Locks the allowances first, as everybody does.
+# Locks the allowances first, as everybody does. Of a single model not more can have been spent than of all together.
 _FORGIVE: Final = text(f"""
 WITH locked AS MATERIALIZED (
-    SELECT id FROM allowances WHERE subject = :subject AND name = :name AND kind = {int(Kind.MONEY)} AND model = ''
-    ORDER BY period COLLATE "C" FOR UPDATE
+    SELECT id FROM allowances WHERE subject = :subject AND name = :name AND kind = {int(Kind.MONEY)}
+    ORDER BY period COLLATE "C", model COLLATE "C" FOR UPDATE
 ), gone AS (
     DELETE FROM allowance_leases lease USING locked, allowance_holders holder
     WHERE lease.allowance = locked.id AND holder.holder = lease.holder
     AND holder.seen_at < now() - make_interval(secs => {_LOST_SECONDS})
     RETURNING lease.allowance, greatest(0, lease.granted - lease.consumed) AS outstanding
 )
-UPDATE allowances SET used = :used, lost = 0, warned = 0,
+UPDATE allowances SET lost = 0,
+    used = CASE WHEN model = '' THEN :used ELSE least(used, :used) END,
+    warned = CASE WHEN model = '' OR used > :used THEN 0 ELSE warned END,
     held = held - coalesce((SELECT sum(outstanding) FROM gone WHERE gone.allowance = allowances.id), 0)
 FROM locked WHERE allowances.id = locked.id
 """)  # noqa: S608  # our own numbers
@@ -145,7 +147,7 @@ def _state(limit: Limit, row: Any, now: datetime) -> AllowanceState:  # a row of
 
 
 async def count_from(connection: AsyncConnection, subject: str, name: str, amount: Decimal) -> None:
-    """Set what a subject has spent of its budgets of all models, in USD; what was lost is forgiven.
+    """Set what a subject has spent of its budgets, in USD, of single models at most that; what was lost is forgiven.
 
     Call in the transaction that sets its spend counter. Calls under way keep what they have reserved; what machines
     hold that are gone is given back.

@@ -220,6 +220,26 @@ async def test_resetting_a_counter_fills_the_budget_again(tmp_path: Path, databa
         await one.call(key, used=(10, 90))
 
 
+async def test_resetting_a_counter_fills_the_budgets_of_single_models_again_and_never_spends_of_them(
+    tmp_path: Path, database: Database, sql: asyncpg.Connection
+) -> None:
+    key = key_with(model_max_budget={MODEL: {"max_budget": 0.00003}}, max_budget=Decimal(1))
+    used = "SELECT used FROM allowances WHERE kind = 3 ORDER BY model"
+    async with worker(database, tmp_path, recording=True) as one:
+        await one.call(key, used=(10, 90))
+        with pytest.raises(Refusal, match="model_max_budget"):
+            await one.hold(key)
+        assert one.ledger is not None
+        await one.ledger.flush(10)
+        spent = await sql.fetchval("SELECT spend FROM spend WHERE kind = 'key'")
+        for counter, left in ((Decimal(1), spent), (spent / 2, spent / 2), (Decimal(0), Decimal(0))):
+            async with database.begin() as connection:
+                await set_counter(connection, "key", KEY, counter)
+            assert [row["used"].scaleb(-12) for row in await sql.fetch(used)] == [counter, left]
+        await asyncio.sleep(1.1)  # for so long a spent budget is known to be spent
+        await one.call(key, used=(10, 90))
+
+
 async def test_a_rotated_key_keeps_its_count_and_a_deleted_one_leaves_none(
     tmp_path: Path, database: Database, sql: asyncpg.Connection
 ) -> None:
