@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from passthrough.admin import owners
 from passthrough.admin.patch import columns, exact, expiry
 from passthrough.admin.restrictions import check_restrictions
 from passthrough.admin.schemas.keys import GenerateKey, KeyFields, ServiceAccountKey, UpdateKey
@@ -16,7 +17,7 @@ from passthrough.admin.schemas.requests import given
 from passthrough.errors import Refusal, invalid
 from passthrough.policy.keys import digest, display_name, key_id_of, mint
 from passthrough.storage.allowances_state import states_of_key
-from passthrough.storage.audit import Actor, record
+from passthrough.storage.audit import Actor
 from passthrough.storage.database import Database, reachable
 from passthrough.storage.key_pages import Filter, Page, page_of, rows_of
 from passthrough.storage.owners import set_counter
@@ -132,18 +133,8 @@ class Keys:
             (before,) = await self.locked(connection, [key_id_of(reference)])
             (row,) = await rows_of(connection, [before["key_id"]])
             spent = row["spend"] or Decimal(0)
-            if exact(amount) > spent:
-                raise invalid(f"The field 'reset_to' must not be more than what was spent, {spent}.", param="reset_to")
-            await set_counter(connection, "key", before["key_id"], exact(amount))
-            await record(
-                connection,
-                actor,
-                action="spend_reset",
-                table=KEYS.name,
-                identifier=before["key_id"],
-                before={"spend": spent},
-                after={"spend": exact(amount)},
-            )
+            key_id = before["key_id"]
+            await owners.lower_counter(connection, "key", KEYS.name, key_id, spent=spent, amount=amount, actor=actor)
             (row,) = await rows_of(connection, [before["key_id"]])
         return row, spent
 

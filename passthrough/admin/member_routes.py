@@ -2,6 +2,7 @@
 
 from passthrough.admin.endpoint import Asked, Endpoint
 from passthrough.admin.schemas import teams as schemas
+from passthrough.admin.schemas.keys import ResetSpend
 from passthrough.admin.team_answers import membership, team_row
 from passthrough.admin.teams import Teams
 
@@ -41,6 +42,15 @@ class MemberRoutes:
                 refuses={404: "There is no such team or member."},
                 summary="End a membership.",
             ),
+            Endpoint(
+                method="POST",
+                path="/team/{team_id}/member/{user_id}/reset_spend",
+                handle=self.reset_spend,
+                body=ResetSpend,
+                answer=schemas.MembersSpendWasReset,
+                refuses={404: "There is no such team or member."},
+                summary="Lower what a member has spent in a team; what the team and the user spent stays.",
+            ),
         ]
 
     async def add(self, asked: Asked) -> schemas.TeamRow:
@@ -51,3 +61,14 @@ class MemberRoutes:
 
     async def delete(self, asked: Asked) -> schemas.TeamRow:
         return team_row(await self._teams.delete_member(asked.body, asked.actor))
+
+    async def reset_spend(self, asked: Asked) -> schemas.MembersSpendWasReset:
+        team_id, user_id = asked.parts["team_id"], asked.parts["user_id"]
+        row, before = await self._teams.reset_member_spend(team_id, user_id, asked.body.reset_to, asked.actor)
+        return schemas.MembersSpendWasReset(
+            team_id=team_id,
+            user_id=user_id,
+            spend=row["spend"],
+            previous_spend=before,
+            max_budget=row["max_budget_in_team"],
+        )

@@ -1,8 +1,9 @@
-"""What users, teams and customers have in common: making, changing and deleting a row, with words for what fails."""
+"""What users, teams and customers have in common: rows made, changed and counted, with words for what fails."""
 
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from msgspec import Struct
@@ -11,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from passthrough.admin.patch import columns, exact
 from passthrough.admin.schemas.requests import given
 from passthrough.errors import Refusal, invalid
-from passthrough.storage.audit import Actor
+from passthrough.storage.audit import Actor, record
 from passthrough.storage.owners import set_counter
 from passthrough.storage.rows import Row, Rows, Taken
 
@@ -63,6 +64,24 @@ async def count_from(connection: AsyncConnection, rows: Rows, identifier: str, a
     """Set the spend counter, where a request said so."""
     if isinstance(amount, float) and rows.kind:
         await set_counter(connection, rows.kind, identifier, exact(amount))
+
+
+async def lower_counter(
+    connection: AsyncConnection, kind: str, table: str, identifier: str, *, spent: Decimal, amount: Any, actor: Actor
+) -> None:
+    """Lower a spend counter that stands at `spent` to `amount`; a 400 for what would raise it."""
+    if exact(amount) > spent:
+        raise invalid(f"The field 'reset_to' must not be more than what was spent, {spent}.", param="reset_to")
+    await set_counter(connection, kind, identifier, exact(amount))
+    await record(
+        connection,
+        actor,
+        action="spend_reset",
+        table=table,
+        identifier=identifier,
+        before={"spend": spent},
+        after={"spend": exact(amount)},
+    )
 
 
 def unknown(rows: Rows) -> Refusal:

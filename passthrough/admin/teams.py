@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import ColumnElement, select
@@ -27,6 +28,7 @@ from passthrough.storage.owners import (
 from passthrough.storage.rows import TEAMS, USERS, Row
 from passthrough.storage.schema import Key, Team, TeamMember, User
 
+_MEMBERS = "team_members"  # in the audit
 _SHARE = frozenset({"max_budget_in_team", "budget_duration", "allowed_models", "rpm_limit", "tpm_limit"})
 
 
@@ -146,6 +148,17 @@ class Teams:
             await _audit(connection, actor, request.team_id, user_id, before, None)
             return await _shown(connection, request.team_id)
 
+    async def reset_member_spend(self, team_id: str, user_id: str, amount: float, actor: Actor) -> tuple[Row, Decimal]:
+        """Lower what a member has spent in a team to `amount`; gives the membership and what it was before."""
+        async with self._database.begin() as connection:
+            await owners.locked(connection, TEAMS, team_id)
+            before = await _membership(connection, team_id, user_id)
+            who, spent = f"{team_id}/{user_id}", before["spend"]
+            await owners.lower_counter(
+                connection, "team_member", _MEMBERS, who, spent=spent, amount=amount, actor=actor
+            )
+            return await _membership(connection, team_id, user_id), spent
+
     async def _change(
         self, team_id: str, values: Mapping[str, Any], actor: Actor, *, action: str = "updated"
     ) -> TeamWithMembers:
@@ -213,9 +226,7 @@ async def _audit(
 ) -> None:
     action = "updated" if before and after else "created" if after else "deleted"
     identifier = f"{team_id}/{user_id}"
-    await record(
-        connection, actor, action=action, table="team_members", identifier=identifier, before=before, after=after
-    )
+    await record(connection, actor, action=action, table=_MEMBERS, identifier=identifier, before=before, after=after)
 
 
 async def _shown(connection: AsyncConnection, team_id: str) -> TeamWithMembers:

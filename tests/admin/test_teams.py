@@ -1,6 +1,10 @@
 """Teams, their members, and budgets over the admin API."""
 
+from decimal import Decimal
+
+from passthrough.storage.database import Database
 from passthrough.storage.keys import KeyDirectory
+from passthrough.storage.owners import set_counter
 from tests.admin.conftest import Administrator
 
 
@@ -42,6 +46,32 @@ async def test_members_come_change_and_go(admin: Administrator, directory: KeyDi
     info = await admin.get(f"/team/info?team_id={team['team_id']}")
     assert [member["user_id"] for member in info["team_memberships"]] == ["a", "b"]
     assert len(info["keys"]) == 1
+
+
+async def test_what_a_member_spent_in_a_team_is_lowered_and_never_raised(
+    admin: Administrator, database: Database
+) -> None:
+    await admin.post("/team/new", {"team_id": "t/1", "members": ["a b"]})
+    await admin.post("/team/member_update", {"team_id": "t/1", "user_id": "a b", "max_budget_in_team": 5})
+    async with database.begin() as connection:
+        for kind, subject in (("team_member", "t/1/a b"), ("team", "t/1"), ("user", "a b")):
+            await set_counter(connection, kind, subject, Decimal("3.1"))
+    reset = "/team/t%2F1/member/a%20b/reset_spend"
+    await admin.post(reset, {"reset_to": 3.2}, status=400)
+    assert await admin.post(reset, {"reset_to": 0.5}) == {
+        "team_id": "t/1",
+        "user_id": "a b",
+        "spend": 0.5,
+        "previous_spend": 3.1,
+        "max_budget": 5,
+    }
+    info = await admin.get("/team/info?team_id=t%2F1")
+    assert (info["team_memberships"][0]["spend"], info["team_info"]["spend"]) == (0.5, 3.1)
+    assert (await admin.get("/user/info?user_id=a%20b"))["user_info"]["spend"] == 3.1
+    changes = (await admin.get("/audit?action=spend_reset"))["audit_logs"]
+    assert [(change["table_name"], change["object_id"]) for change in changes] == [("team_members", "t/1/a b")]
+    await admin.post("/team/t%2F1/member/nobody/reset_spend", {"reset_to": 0}, status=404)
+    await admin.post("/team/nowhere/member/a%20b/reset_spend", {"reset_to": 0}, status=404)
 
 
 async def test_patterns_are_added_to_a_teams_list_and_the_last_is_never_taken(admin: Administrator) -> None:

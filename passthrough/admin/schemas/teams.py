@@ -89,6 +89,16 @@ class Membership(Struct, kw_only=True):
     spend: Decimal
 
 
+class MembersSpendWasReset(Struct, kw_only=True):
+    """Whose it was, and what the member's counter in the team is now and was."""
+
+    team_id: str
+    user_id: str
+    spend: Decimal
+    previous_spend: Decimal
+    max_budget: Decimal | None
+
+
 class TeamRow(OwnerRow, kw_only=True):
     """A team as it is kept."""
 
