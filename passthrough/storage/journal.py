@@ -61,12 +61,19 @@ class Journal:
         self._syncing = threading.Lock()
         self._own_bytes = 0
         self._others_bytes = 0
+        self._orphans_bytes = 0
+        self.adopted: frozenset[Path] = frozenset()  # the directories that this process ships beside its own
         self._problem: str | None = None
 
     @property
     def size(self) -> int:
         """Bytes that this process and, as of the last `inspect`, its siblings and orphans have on disk."""
         return self._own_bytes + self._others_bytes
+
+    @property
+    def share(self) -> int:
+        """Bytes of `size` that this process answers for; those of all processes add up to what is on the disk."""
+        return self._own_bytes + self._orphans_bytes
 
     @property
     def segments(self) -> tuple[Segment, ...]:
@@ -142,9 +149,7 @@ class Journal:
     def inspect(self) -> None:
         """Measure the siblings, and find out whether the disk takes writes (again). Blocks: run in a thread."""
         own = self._owned.path
-        self._others_bytes = sum(
-            _size(path) for path in self._parent.glob(f"*/*{ledger_owner.SEGMENT_SUFFIX}") if path.parent != own
-        )
+        self._measure()
         try:
             probe = own / "probe"
             probe.write_bytes(b"writable")
@@ -155,6 +160,19 @@ class Journal:
             return
         full = free < HEADROOM_BYTES
         self._problem = f"The disk of the journal in {self._parent} is full." if full else None
+
+    def _measure(self) -> None:
+        own, adopted = self._owned.path, self.adopted
+        sizes: dict[Path, int] = {}
+        for path in self._parent.glob(f"*/*{ledger_owner.SEGMENT_SUFFIX}"):
+            if path.parent != own:
+                sizes[path.parent] = sizes.get(path.parent, 0) + _size(path)
+        abandoned = ledger_owner.abandoned(self._parent)
+        # What nobody has adopted yet is counted by one of those that live: the eldest.
+        eldest = all(free or path >= own or path in adopted for path, free in abandoned.items())
+        ours = {path for path, free in abandoned.items() if eldest and free} | adopted
+        self._others_bytes = sum(sizes.values())
+        self._orphans_bytes = sum(size for path, size in sizes.items() if path in ours)
 
     def close(self) -> None:
         """Sync, and leave what is not shipped to whoever adopts it. Blocks."""

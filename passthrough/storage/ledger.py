@@ -42,8 +42,8 @@ _LAST_SHIPMENT_SECONDS = 5.0  # at the end; what is not shipped by then is shipp
 class LedgerState:
     """What an operator wants to know; the counts are this process's since it started.
 
-    `journal_bytes` is of all processes. `rejected_calls` were put aside, because the database refused what is
-    in them. `database_problem` is why nothing can be shipped at the moment.
+    `journal_bytes` is this process's part of what all have on the disk. `rejected_calls` were put aside, because the
+    database refused what is in them. `database_problem` is why nothing can be shipped at the moment.
     """
 
     journal_bytes: int
@@ -172,7 +172,7 @@ class Ledger:
 
     def state(self) -> LedgerState:
         return LedgerState(
-            journal_bytes=self._journal.size,
+            journal_bytes=self._journal.share,
             stored_calls=self._shipper.stored,
             adopted_calls=self._shipper.adopted,
             rejected_calls=self._shipper.rejected,

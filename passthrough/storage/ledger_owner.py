@@ -56,6 +56,14 @@ def adopt(parent: Path) -> list[OwnedDirectory]:
     return [OwnedDirectory(path, lock) for path, lock in locked if lock is not None]
 
 
+def abandoned(parent: Path) -> dict[Path, bool]:
+    """Tell of each directory whether its process is gone and nobody has adopted it yet.
+
+    Who looks at once with others hinders none of them; an adoption that meets a look is tried again.
+    """
+    return {path: _is_free(path) for path in _candidates(parent)}
+
+
 def _candidates(parent: Path) -> list[Path]:
     with suppress(FileNotFoundError):
         return sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith(_UNBORN))
@@ -73,3 +81,18 @@ def _lock(directory: Path, *, create: bool) -> int | None:
         os.close(lock)
         return None
     return lock
+
+
+def _is_free(directory: Path) -> bool:
+    try:
+        lock = os.open(directory / _LOCK, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(lock)

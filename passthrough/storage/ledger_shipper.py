@@ -68,11 +68,13 @@ class Shipper:
     async def ship_orphans(self, writer: LedgerWriter) -> None:
         """Adopt what dead processes left, and ship it."""
         orphans = await asyncio.to_thread(ledger_owner.adopt, self._parent)
+        self._journal.adopted = frozenset(orphan.path for orphan in orphans)
         try:
             for orphan in orphans:
                 for path in orphan.segments():
                     await self._ship_orphan(path, writer)
         finally:
+            self._journal.adopted = frozenset()
             for orphan in orphans:
                 orphan.release()
 

@@ -73,6 +73,34 @@ def test_a_full_journal_refuses_new_calls_but_has_room_for_those_that_are_open(t
     mine.close()
 
 
+def test_the_shares_of_all_workers_add_up_to_what_is_on_the_disk(tmp_path: Path) -> None:
+    dead, eldest, youngest = (journal(tmp_path, name) for name in ("1-dead", "2-eldest", "3-youngest"))
+    for each, size in ((dead, 50_000), (eldest, 3000), (youngest, 200)):
+        each.append(bytes(size))
+
+    def shares() -> list[int]:
+        for each in living:
+            each.inspect()
+        assert sum(each.share for each in living) == sum(path.stat().st_size for path in tmp_path.glob("*/*.calls"))
+        return [each.share for each in living]
+
+    living = [dead, eldest, youngest]
+    assert [size // 100 for size in shares()] == [500, 30, 2]
+    living.remove(dead)
+    dead.close()
+    assert [size // 100 for size in shares()] == [530, 2]  # nobody has adopted it
+    [orphan] = ledger_owner.adopt(tmp_path)
+    youngest.adopted = frozenset([orphan.path])
+    assert [size // 100 for size in shares()] == [30, 502]
+    youngest.adopted = frozenset()
+    orphan.release()
+    assert [size // 100 for size in shares()] == [530, 2]
+    eldest.close()
+    living.remove(eldest)
+    assert [size // 100 for size in shares()] == [532]
+    youngest.close()
+
+
 def test_what_siblings_keep_counts_too(tmp_path: Path) -> None:
     sibling, mine = journal(tmp_path, "sibling"), journal(tmp_path, max_bytes=MIB)
     for _ in range(20):

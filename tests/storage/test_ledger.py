@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from passthrough.policy.ledger import CallIds, Entry
+from passthrough.storage import ledger as ledger_module
 from passthrough.storage.database import Database
 from passthrough.storage.ledger import Ledger
 
@@ -173,6 +174,23 @@ async def test_a_clean_end_leaves_nothing_on_the_disk(tmp_path: Path, database: 
     async with Ledger(tmp_path, database.connect) as ledger:
         ledger.append(call())
     assert os.listdir(tmp_path) == []  # noqa: PTH208  # in an async test, ruff wants no Path call
+
+
+async def test_workers_tell_of_the_journal_what_adds_up_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "_INSPECT_SECONDS", 0.05)
+    monkeypatch.setattr(ledger_module, "_LAST_SHIPMENT_SECONDS", 0.1)
+
+    async def away() -> asyncpg.Connection:
+        raise ConnectionRefusedError
+
+    async with Ledger(tmp_path, away) as dead:
+        dead.append(call())
+    async with Ledger(tmp_path, away) as one, Ledger(tmp_path, away) as other:
+        one.append(call())
+        other.append(call())
+        on_disk = sum(path.stat().st_size for path in tmp_path.glob("*/*.calls"))
+        await asyncio.sleep(0.5)
+        assert one.state().journal_bytes + other.state().journal_bytes == on_disk
 
 
 async def test_a_call_that_the_database_refuses_keeps_no_other_out(
