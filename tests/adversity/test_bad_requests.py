@@ -46,7 +46,7 @@ class Watched:
         rows = await ended_rows(self.proxy)
         async with connect(self.proxy.url) as client:
             assert (await ask(client)).status == 200
-        self.proxy.service.handler.record._lines.close()  # a thread writes them: wait for it
+        self.proxy.service.handler.record._lines.flush()
         written = self._output.readouterr()
         lines = [line for line in written.out.splitlines() if '"event":"call"' in line]
         assert len(lines) == len(rows) + 1, "each call has one line and one row"

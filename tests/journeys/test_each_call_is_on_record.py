@@ -147,7 +147,7 @@ async def test_a_call_that_ends_leaves_one_row_and_one_line(
     assert (row["outcome"], row["status"], row["error_type"]) == (outcome, status, code)
     assert row["duration_ms"] >= 0
 
-    proxy.service.handler.record._lines.close()  # a thread writes them: wait for it
+    proxy.service.handler.record._lines.flush()
     written = capfd.readouterr().out
     (line,) = [json.loads(line) for line in written.splitlines() if '"event":"call"' in line]
     assert line["call_id"] == str(row["call_id"])
