@@ -108,7 +108,7 @@ def steps(handler: Handler) -> dict[str, Callable[[], Any]]:
         opened.belongs_to(caller.key, KEY)
         entry.service, entry.operation, entry.model = call.operation.service, call.operation.name, call.model
         entry.region, entry.status = "us-east-1", 200
-        opened.usage = counted.usage
+        opened.meter = counted
         opened.close()
 
     counted = meter(call, 200, answer_head(ANSWER_HEADERS).fields)

@@ -231,6 +231,7 @@ class ShapedTally:
         self._seen = NOTHING
         self._final = False
         self._text_bytes = 0
+        self.fault: str | None = None  # the type of an error that ended the stream
 
     def take(self, lines: bytes) -> None:
         if b'usage":{' in lines or b'usage": {' in lines:
@@ -239,6 +240,9 @@ class ShapedTally:
                     self._see(document)
         elif b"delta" in lines:
             self._text_bytes += sum(map(len, self._TEXT.findall(lines)))
+        elif b'"error"' in lines:
+            for data in data_of(lines):
+                self.fault = self.fault or _fault_in(data)
 
     def _see(self, document: Document) -> None:
         self._seen = overlay(self._seen, with_own_model(of_document(document), document))
@@ -247,6 +251,24 @@ class ShapedTally:
 
     def usage(self) -> Usage:
         return _settled(self._seen, final=self._final, text_bytes=self._text_bytes)
+
+
+class _Error(msgspec.Struct):
+    type: str | None = None
+    code: str | int | None = None
+
+
+class _WithError(msgspec.Struct):
+    error: _Error | None = None
+
+
+def _fault_in(data: bytes) -> str | None:
+    """The type of an error that both vendors send in a stream: `{"error": {"type": …, "message": …}}`."""
+    try:
+        error = msgspec.json.decode(data, type=_WithError).error
+    except UNREADABLE:
+        return None
+    return None if error is None else error.type or str(error.code or "error")
 
 
 def _settled(seen: Usage, *, final: bool, text_bytes: int) -> Usage:

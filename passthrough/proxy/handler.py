@@ -158,7 +158,7 @@ class _CallsAnswer(Answer):
         if self._handler.draining:
             self.keeps_open = False
         counted = meter(self._admission.call, status, fields, self._request_body)
-        record.usage = counted.usage
+        record.meter = counted
         return counted, self._added
 
     def completed(self, end: Callable[[], None]) -> None:

@@ -40,12 +40,12 @@ _SHAPED = frozenset(
 class Meter:
     """Watches one answer; this one, the base of the others, watches nothing because nothing is reported.
 
-    After `usage`, `fault` is the exception type that an event stream carried, and `gave_up` says that the
-    answer was not what its headers promised, or too large to follow.
+    After `usage`, `fault` is the exception that a stream carried, `cut` says that an event stream ended inside a frame
+    (or was none), `gave_up` that the answer was not what its headers promised, or too large to follow.
     """
 
     fault: str | None = None
-    gave_up = False
+    cut = gave_up = False
 
     @property
     def at_boundary(self) -> bool:
@@ -177,12 +177,10 @@ class _Events(Meter):
             self.gave_up = True
 
     def _settle(self) -> Usage:
-        self.fault = self._scanner.fault
+        self.fault, self.cut = self._scanner.fault, not self._scanner.at_boundary
         self.gave_up = self.gave_up or self._scanner.broken or self._scanner.missed
         usage = overlay(self._tally.usage(), self._from_headers)
-        if self.fault is not None or not self._scanner.at_boundary:
-            return msgspec.structs.replace(usage, complete=False)
-        return usage
+        return msgspec.structs.replace(usage, complete=False) if self.cut or self.fault is not None else usage
 
 
 class _ServerSent(Meter):
@@ -197,6 +195,7 @@ class _ServerSent(Meter):
 
     def _settle(self) -> Usage:
         self.gave_up = self.gave_up or self._lines.missed
+        self.fault = self._tally.fault
         return self._tally.usage()
 
 
@@ -218,7 +217,7 @@ class _Compressed(Meter):
 
     def _settle(self) -> Usage:
         usage = self._inner.usage()
-        self.fault = self._inner.fault
+        self.fault, self.cut = self._inner.fault, self._inner.cut
         self.gave_up = self.gave_up or self._inner.gave_up
         return usage
 

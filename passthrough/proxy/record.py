@@ -68,13 +68,23 @@ class Answer(Protocol):
     def asked(self) -> bool: ...
 
 
+class Meter(Protocol):
+    """What an answer consumed; and, once that was asked for, what was wrong with a stream in spite of its status."""
+
+    @property
+    def fault(self) -> str | None: ...
+    @property
+    def cut(self) -> bool: ...
+    def usage(self) -> Usage: ...
+
+
 Price = Callable[[Entry, Usage], None]
 
 
 class Record:
     """The record of one call. `entry` is filled by the handler as it learns things."""
 
-    __slots__ = ("_began", "_outcome", "_recorder", "_secret", "_served", "answer", "closed", "entry", "hold", "usage")
+    __slots__ = ("_began", "_outcome", "_recorder", "_secret", "_served", "answer", "closed", "entry", "hold", "meter")
 
     def __init__(self, recorder: "Recorder", entry: Entry, began: float) -> None:
         self._recorder = recorder
@@ -85,7 +95,7 @@ class Record:
         self._served = False  # AWS said that it served the call, and the client was told otherwise
         self.entry = entry
         self.hold: Hold = UNLIMITED  # what the call has reserved of its allowances
-        self.usage: Callable[[], Usage] | None = None
+        self.meter: Meter | None = None
         self.answer: Answer | None = None
 
     def belongs_to(self, key: VirtualKey, secret: str) -> None:
@@ -136,22 +146,31 @@ class Record:
         answer = self.answer
         if answer is not None:
             entry.response_bytes = answer.received_bytes
-        entry.outcome = self._outcome or _outcome_of(entry.status)
+        usage = self._usage()
+        entry.outcome = self._how_it_ended()
         if entry.key_id is None:
             attribution.disown(entry)
         locked_out = entry.key_id is None or (entry.outcome == "refused" and entry.status == UNAUTHENTICATED)
         if locked_out and not self._recorder.has_room_for_a_stranger():
             self._recorder.count(entry)
             return
-        usage = self._usage()
         left = end is None and self._outcome == "client_gone"  # and nobody has read on for the figures
         unheard = answer is not None and (entry.ttfb_ms is None or self._served or left) and answer.asked
         # they lead back here: without them bodies are freed with the call
-        self.usage = self.answer = None
+        self.meter = self.answer = None
         self._recorder.take(entry, usage, self.hold, unheard=unheard, end=end)
 
+    def _how_it_ended(self) -> Outcome:
+        entry, meter = self.entry, self.meter
+        outcome = self._outcome or _outcome_of(entry.status)
+        if meter is None or not (meter.fault or meter.cut):
+            return outcome
+        if meter.fault:  # `throttlingException` in a stream is ThrottlingException elsewhere
+            entry.error_type = entry.error_type or meter.fault[:1].upper() + meter.fault[1:]
+        return outcome if outcome != "ok" else "upstream_error" if meter.fault else "cut"
+
     def _usage(self) -> Usage:
-        usage = self.usage() if self.usage is not None else NOTHING
+        usage = self.meter.usage() if self.meter is not None else NOTHING
         if usage.source == "estimate" and usage.input_tokens is None:
             # the answer broke before it said; the body is what the tokens were made of
             return msgspec.structs.replace(usage, input_tokens=-(-self.entry.request_bytes // BYTES_PER_TOKEN))

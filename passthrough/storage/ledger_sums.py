@@ -8,17 +8,18 @@ from passthrough.storage.schema_ledger import SUM_COLUMNS, TOKEN_COLUMNS, ledger
 
 _COLUMNS = ", ".join(column.name for column in ledger_calls.columns)
 
-# Per call. A call never went upstream when it was refused, or when its client left before it was signed for an
-# identity. Its model, tags and customer are what somebody typed, also where they look like those of others: they get no
-# line in reports, else a key that is blocked or has spent its budget could write as many lines as it likes.
-_WENT_UP = """(fresh.price_status <> 'not_metered'
-    OR NOT (fresh.outcome = 'refused' OR (fresh.outcome = 'client_gone' AND route.identity = '')))"""
+# Per call. Model, tags and customer are what somebody typed. A model gets a line in reports when AWS has shown that it
+# exists, by anything but a refusal other than a throttling; tags and customer when the call consumed something. Else
+# whoever has a key, one without a budget too, could write as many lines as they like for nothing.
+_METERED = "(fresh.price_status <> 'not_metered')"
+_KNOWN = f"""({_METERED} OR fresh.outcome IN ('ok', 'cut', 'upstream_error')
+    OR (fresh.outcome = 'client_error' AND fresh.status = 429))"""
 _SUBJECT = f"""
     (fresh.started_at AT TIME ZONE 'UTC')::date AS day, fresh.started_at,
     caller.key_id, caller.user_id, caller.team_id, coalesce(fresh.end_user, '') AS customer, fresh.tags,
-    CASE WHEN NOT {_WENT_UP} THEN ''
+    CASE WHEN NOT {_KNOWN} THEN ''
          WHEN route.billed_model <> '' THEN route.billed_model ELSE route.model END AS model,
-    {_WENT_UP} AS went_up,
+    {_METERED} AS metered,
     coalesce(fresh.cost, 0) AS spend,
 """
 _FROM = """
@@ -47,10 +48,10 @@ SELECT {_SUBJECT}
 
 # A tag counts once per call, however often the call bears it.
 _LABELLED = """
-SELECT call.*, 'customer' AS label, call.customer AS value FROM call WHERE call.customer <> '' AND call.went_up
+SELECT call.*, 'customer' AS label, call.customer AS value FROM call WHERE call.customer <> '' AND call.metered
 UNION ALL
 SELECT call.*, 'tag', tag.value FROM call
-CROSS JOIN LATERAL (SELECT DISTINCT unnest(call.tags)) AS tag (value) WHERE call.went_up
+CROSS JOIN LATERAL (SELECT DISTINCT unnest(call.tags)) AS tag (value) WHERE call.metered
 """
 
 # A key that was rotated keeps its counter, also for the calls that still name its former digest.

@@ -251,7 +251,7 @@ async def mixed(ledger: Ledger) -> None:
         call(cost=Decimal("0.3"), tags=("a",), end_user="c1"),
         call(cost=Decimal("0.1"), team_id="blue", user_id="bob", key_id="cd" * 32, tags=("a", "b")),
         call(NOON + timedelta(days=1), cost=Decimal("0.05"), billed_model="other", end_user="c2"),
-        call(NOON + timedelta(days=1), cost=None, price_status="not_metered", status=400, outcome="client_error"),
+        call(NOON + timedelta(days=1), cost=None, price_status="not_metered", status=429, outcome="client_error"),
         call(NOON - timedelta(days=100), cost=Decimal(7)),
     )
 

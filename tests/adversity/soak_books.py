@@ -68,13 +68,17 @@ def _unlabelled(_: Row) -> list[tuple[()]]:
     return [()]
 
 
-def _went_up(row: Row) -> bool:
-    left_early = row["outcome"] == "client_gone" and not row["identity"]
-    return row["price_status"] != "not_metered" or not (row["outcome"] == "refused" or left_early)
+def _metered(row: Row) -> bool:
+    return bool(row["price_status"] != "not_metered")
+
+
+def _known(row: Row) -> bool:
+    throttled = row["outcome"] == "client_error" and row["status"] == 429
+    return _metered(row) or throttled or row["outcome"] in {"ok", "cut", "upstream_error"}
 
 
 def _labels(row: Row) -> list[tuple[str, str]]:
-    if not _went_up(row):
+    if not _metered(row):
         return []
     customer = [("customer", row["end_user"])] if row["end_user"] else []
     return customer + [("tag", tag) for tag in set(row["tags"])]
@@ -84,7 +88,7 @@ def _summed(rows: Iterable[Row], labels: Any, owners: tuple[str, ...]) -> Sums:
     sums: dict[tuple[Any, ...], list[Decimal]] = defaultdict(lambda: [Decimal(0)] * len(SUMS))
     for row in rows:
         day = row["started_at"].astimezone(UTC).date()
-        model = (row["billed_model"] or row["model"] or "") if _went_up(row) else ""
+        model = (row["billed_model"] or row["model"] or "") if _known(row) else ""
         for label in labels(row):
             at = (day, *label, *(row[name] or "" for name in owners), model)
             sums[at] = [total + Decimal(more) for total, more in zip(sums[at], _amounts(row), strict=True)]

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from passthrough.bedrock.eventstream import exception_frame
 from tests.fakes.calls import CONVERSE, STREAM, Proxies, ask, call, call_head, ended_rows
 from tests.fakes.peer import Peer, connect, until
 from tests.fakes.running import MASTER_KEY, Running
@@ -24,6 +25,18 @@ async def _well(client: Peer, upstream: Upstream, proxy: Running) -> None:  # no
 
 async def _streamed(client: Peer, upstream: Upstream, proxy: Running) -> None:  # noqa: ARG001  # as the others
     upstream.script = answering(stream_head() + chunk(FRAME) + LAST_CHUNK)
+    assert (await ask(client, call(STREAM, body=BODY))).ending == "whole"
+
+
+async def _failing_inside(client: Peer, upstream: Upstream, proxy: Running) -> None:  # noqa: ARG001  # as the others
+    """AWS has answered 200 by then: throttling and failures of a model come as a frame."""
+    failure = exception_frame("throttlingException", "Too many requests")
+    upstream.script = answering(stream_head() + chunk(FRAME) + chunk(failure) + LAST_CHUNK)
+    assert (await ask(client, call(STREAM, body=BODY))).ending == "whole"
+
+
+async def _ending_inside(client: Peer, upstream: Upstream, proxy: Running) -> None:  # noqa: ARG001  # as the others
+    upstream.script = answering(stream_head() + chunk(FRAME) + chunk(FRAME[:-5]) + LAST_CHUNK)
     assert (await ask(client, call(STREAM, body=BODY))).ending == "whole"
 
 
@@ -119,6 +132,8 @@ async def _half_a_body(client: Peer, upstream: Upstream, proxy: Running) -> None
 ENDINGS: dict[str, tuple[Going, tuple[str, int, str | None]]] = {
     "well": (_well, ("ok", 200, None)),
     "with a stream": (_streamed, ("ok", 200, None)),
+    "with an exception in a stream": (_failing_inside, ("upstream_error", 200, "ThrottlingException")),
+    "with half a frame": (_ending_inside, ("cut", 200, None)),
     "with their refusal": (_their_refusal, ("client_error", 429, "ThrottlingException")),
     "with their failure": (_their_failure, ("upstream_error", 500, None)),
     "without a key": (_no_key, ("refused", 401, "UnrecognizedClientException")),

@@ -105,6 +105,47 @@ def test_an_exception_inside_a_stream_is_named() -> None:
     assert watching.at_boundary
 
 
+@pytest.mark.parametrize("name", STREAMING)
+@pytest.mark.parametrize(
+    "end",
+    [converse_delta("abcd")[:-5], b"garbage" * 5],
+    ids=["that ends inside a frame", "that becomes something else"],
+)
+def test_a_stream_is_known_as_cut(name: str, end: bytes) -> None:
+    watching = watched(name, STREAM, converse_delta("abcd"), end)
+    watching.usage()
+    assert (watching.cut, watching.fault) == (True, None)
+    whole = watched(name, STREAM, converse_delta("abcd"))
+    whole.usage()
+    assert not whole.cut
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+@pytest.mark.parametrize(
+    ("name", "event", "fault"),
+    [
+        (
+            "AnthropicMessages",
+            b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"Over"}}\n\n',
+            "overloaded_error",
+        ),
+        (
+            "OpenAIChatCompletions",
+            b'data: {"error": {"message": "x", "type": "server_error", "code": 500}}\n\n',
+            "server_error",
+        ),
+        ("OpenAIChatCompletions", b'data: {"error": {"message": "x", "type": null, "code": 500}}\n\n', "500"),
+        ("OpenAIResponses", b'data: {"type":"response.completed","response":{"error":null}}\n\n', None),
+        ("OpenAIChatCompletions", b'data: {"error": nonsense\n\n', None),
+    ],
+)
+def test_an_error_inside_server_sent_events_is_named(name: str, event: bytes, fault: str | None, size: int) -> None:
+    pieces = [event[at : at + size] for at in range(0, len(event), size)]
+    watching = watched(name, SSE, *pieces)
+    watching.usage()
+    assert (watching.fault, watching.cut) == (fault, False)
+
+
 def test_an_agent_that_fails_half_way_has_what_it_used_till_then() -> None:
     output = {"traceId": "t", "metadata": {"usage": {"inputTokens": 5, "outputTokens": 6}}}
     ran = frame("trace", {"trace": {"orchestrationTrace": {"modelInvocationOutput": output}}})

@@ -196,7 +196,13 @@ async def test_a_key_that_may_do_nothing_writes_no_lines_of_what_it_typed_into_t
     async with running(database_url, tmp_path) as proxy, ClientSession() as session:
         blocked, spent, useful = await proxy.key(blocked=True), await proxy.key(max_budget=0), await proxy.key()
         document = {"messages": [{"role": "user", "content": [{"text": "hi"}]}]}
-        typed = (blocked, "anthropic.typed-0", 401), (spent, f"{MODEL}-typed", 400), (useful, MODEL, 200)
+        typed = (
+            (blocked, "anthropic.typed-0", 401),
+            (spent, f"{MODEL}-typed", 400),
+            (useful, MODEL, 200),
+            (useful, "anthropic.sandbox.404", 404),  # which AWS refuses, for nothing
+            (useful, f"{MODEL}.sandbox.throttle", 429),  # and this, though only for a model that there is
+        )
         for number, (key, model, status) in enumerate(typed):
             said = {"x-litellm-tags": f"tag-{number}", "x-litellm-customer-id": f"customer-{number}"}
             headers = {**said, "Authorization": f"Bearer {key}"}
@@ -215,6 +221,8 @@ async def test_a_key_that_may_do_nothing_writes_no_lines_of_what_it_typed_into_t
             ("refused", ["tag-0"]),
             ("refused", ["tag-1"]),
             ("ok", ["tag-2"]),
+            ("client_error", ["tag-3"]),
+            ("client_error", ["tag-4"]),
             ("client_gone", ["tag-left"]),
         ]
         named = [("customer", "customer-2"), ("tag", "tag-2")]
@@ -224,7 +232,7 @@ async def test_a_key_that_may_do_nothing_writes_no_lines_of_what_it_typed_into_t
         assert [(line["label"], line["value"], line["calls"]) for line in labels] == [(*each, 1) for each in named]
         lines = "SELECT model, sum(calls) AS calls FROM ledger_daily WHERE key_id <> '' GROUP BY model ORDER BY model"
         days = await select(database_url, lines)
-        assert [(day["model"], day["calls"]) for day in days] == [("", 3), (MODEL, 1)]
+        assert [(day["model"], day["calls"]) for day in days] == [("", 4), (MODEL, 1), (f"{MODEL}.sandbox.throttle", 1)]
 
 
 async def test_a_call_whose_client_leaves_while_its_limits_are_asked_for_is_in_no_line_of_what_it_typed(
