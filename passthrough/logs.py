@@ -8,6 +8,7 @@ thousands a second: one after the other they cost a third of what they cost in b
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
@@ -22,6 +23,7 @@ BUNDLE_CALLS = 64  # some 40 KB, and a quarter of a millisecond
 
 # Attributes that every LogRecord has; what a caller adds with `extra=` is what remains.
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_SEPARATORS = frozenset(' "=')
 _encoder = msgspec.json.Encoder(enc_hook=str, decimal_format="number")
 _encode = _encoder.encode
 
@@ -81,6 +83,29 @@ class JsonFormatter(logging.Formatter):
         return _dump(line).decode()
 
 
+class TextFormatter(logging.Formatter):
+    """One line for people: time, level, logger, event, and what the caller added by `extra=` as name=value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        added = _words((name, value) for name, value in record.__dict__.items() if name not in _STANDARD)
+        line = f"{_time(record.created)} {record.levelname} {record.name}: {record.getMessage()} {added}".rstrip()
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _words(pairs: Iterable[tuple[str, Any]]) -> str:
+    return " ".join(f"{name}={_word(value)}" for name, value in pairs)
+
+
+def _word(value: Any) -> str:
+    """A value as one word, in quotes where it could be taken for several, or for another name's."""
+    if isinstance(value, str) and value.isprintable() and not _SEPARATORS.intersection(value):
+        return value or '""'
+    try:
+        return _encode(value).decode()
+    except UnicodeEncodeError:
+        return _encode(_printable(value)).decode()
+
+
 class Handler(logging.Handler):
     """Writes events to `output`, which may be slow and stops nobody."""
 
@@ -100,9 +125,7 @@ class Handler(logging.Handler):
 def configure(*, level: str, style: str) -> None:
     """Set up logging for this process: `level` as in `logging`, `style` is `json` or `text`."""
     handler = Handler()
-    handler.setFormatter(
-        JsonFormatter() if style == "json" else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    )
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # botocore's and aiohttp's own information is debugging to us
     for name in ("aiohttp", "botocore", "asyncio", "alembic", "urllib3"):
@@ -152,8 +175,8 @@ def _shown(ended: list[Entry]) -> bytes:
     lines: list[str] = []
     for entry in ended:
         told = zip(_LOGGED, _logged(entry), strict=True)
-        shown = " ".join(f"{name}={value}" for name, value in told if value is not None and value != ())
-        lines.append(f"{_time(_end(entry))} call {shown}".replace("\n", " ") + "\n")
+        shown = _words((name, value) for name, value in told if value is not None and value != ())
+        lines.append(f"{_time(_end(entry))} call {shown}\n")
     return "".join(lines).encode("utf-8", "replace")
 
 

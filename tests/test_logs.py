@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from passthrough.logs import BUNDLE_CALLS, CallLog, Handler, JsonFormatter
+from passthrough.logs import BUNDLE_CALLS, CallLog, Handler, JsonFormatter, TextFormatter
 from passthrough.output import Output
 from passthrough.policy.ledger import Entry
 
@@ -38,6 +38,15 @@ def test_an_event_never_breaks_the_line_whatever_is_in_it() -> None:
     line = JsonFormatter().format(record("two\nlines", odd=object(), path=Path("/x"), text="\udcff\x00"))
     assert "\n" not in line
     assert json.loads(line)["path"] == "/x"
+
+
+def test_a_line_for_people_says_as_much() -> None:
+    told = record("it happened", path=Path("/x y"), count=3, cause='a "reason" status=200', none="", tags=("a", "b"))
+    assert TextFormatter().format(told) == (
+        "1970-01-01T00:00:00.250Z WARNING passthrough.x: it happened "
+        'path="/x y" count=3 cause="a \\"reason\\" status=200" none="" tags=["a","b"]'
+    )
+    assert TextFormatter().format(record("two", cause="x\ny \udcff")).count("\n") == 0
 
 
 def lines_of(descriptor: int) -> list[dict[str, object]]:
@@ -90,6 +99,16 @@ async def test_a_line_for_people_takes_any_text(value: str) -> None:
     said = os.read(reading, 1000).decode()
     assert said.startswith("1970-01-01T00:00:01.000Z call call_id=a ")
     assert said.count("\n") == 1
+
+
+async def test_what_a_client_says_cannot_pass_for_another_field_of_its_line() -> None:
+    reading, writing = os.pipe()
+    log = CallLog(style="text", output=Output(writing))
+    log.write(Entry(call_id="a", started_at=1.0, user_agent="x status=200", tags=("a b",)))
+    log.flush()
+    said = os.read(reading, 1000).decode()
+    assert ' user_agent="x status=200" ' in said
+    assert ' tags=["a b"] ' in said
 
 
 async def test_a_line_that_is_no_utf8_spoils_no_other() -> None:
