@@ -3,7 +3,7 @@
 cli, keys_cli, ledger_cli, doctor  the command line; with bills: what AWS billed, for `reconcile`
 launch, workers       from settings to processes, child: one that migrates; with master_key and trial: the keys of a
                       first start
-serving, inbound      sockets and signals; the server's side of a client's connection
+serving, inbound      sockets and signals; the server's side of a client's connection; certificates: what it shows
 healthcheck           what the image asks: does its server live?
 app, plane            the wiring: of a service, of its data plane
 proxy/                the data plane: the life of a call, one module a step

@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 import uvloop
 
-from passthrough import __version__, doctor, keys_cli, launch, ledger_cli, logs, serving
+from passthrough import __version__, doctor, keys_cli, launch, ledger_cli, logs
 from passthrough.bedrock.prices import PriceBook
 from passthrough.bedrock.supplement import entries_of
+from passthrough.certificates import Certificate
 from passthrough.errors import Unavailable, UserError, alone
 from passthrough.sandbox.access import DEFAULT_CREDENTIALS
 from passthrough.sandbox.server import Sandbox
@@ -83,7 +84,10 @@ def serve(
     """Serve Bedrock through virtual keys."""
     settings = load(config=config, options={"host": host, "port": port, "workers": workers})
     logs.configure(level=settings.log_level, style=settings.log_format)
-    launch.run(settings, migrate=migrate, tls=serving.server_tls(tls_cert, tls_key), sandbox=sandbox)
+    if (tls_cert is None) != (tls_key is None):
+        raise UserError("--tls-cert and --tls-key belong together: give both.")
+    certificate = Certificate(tls_cert, tls_key) if tls_cert and tls_key else None
+    launch.run(settings, migrate=migrate, certificate=certificate, sandbox=sandbox)
 
 
 @app.command()

@@ -5,9 +5,7 @@ import functools
 import logging
 import resource
 import shutil
-import signal
 import socket
-import ssl
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,6 +16,7 @@ import uvloop
 
 from passthrough import master_key
 from passthrough.app import check
+from passthrough.certificates import Certificate
 from passthrough.child import in_a_child
 from passthrough.errors import UserError
 from passthrough.sandbox.access import DEFAULT_CREDENTIALS
@@ -28,14 +27,14 @@ from passthrough.storage.embedded import embedded, usable
 from passthrough.storage.migrations import migrate as migrate_database
 from passthrough.storage.migrations import require_head
 from passthrough.trial import introduction, trial_key
-from passthrough.workers import END_NOW, Supervisor
+from passthrough.workers import END_NOW, STOPPING, Supervisor
 
 _log = logging.getLogger(__name__)
 
 ENOUGH_FILES = 20_480  # 10,000 streams in one worker
 
 
-def run(settings: Settings, *, migrate: bool, tls: ssl.SSLContext | None, sandbox: bool) -> None:
+def run(settings: Settings, *, migrate: bool, certificate: Certificate | None, sandbox: bool) -> None:
     """Serve as `passthrough serve` does: database, socket, sandbox and workers, until told to stop."""
     check(settings)
     with usable(settings.data_dir):
@@ -63,16 +62,25 @@ def run(settings: Settings, *, migrate: bool, tls: ssl.SSLContext | None, sandbo
             credentials = DEFAULT_CREDENTIALS
             settings = _at_sandbox(settings, supervisor, sock)
             key = trial_key(settings.data_dir, url)
-            scheme, host = "https" if tls else "http", f"[{settings.host}]" if ":" in settings.host else settings.host
+            scheme, host = (
+                "https" if certificate else "http",
+                f"[{settings.host}]" if ":" in settings.host else settings.host,
+            )
             sys.stdout.write(introduction(key, f"{scheme}://{host}:{sock.getsockname()[1]}"))
             sys.stdout.flush()
         if settings.workers == 1 and not sandbox:
-            uvloop.run(serve(settings, sock, database_url=url, tls=tls))
+            uvloop.run(serve(settings, sock, database_url=url, certificate=certificate))
             return
 
         metrics_dir = _fresh(settings.data_dir / "metrics") if settings.workers > 1 else None
         ready = functools.partial(
-            serve, settings, sock, database_url=url, tls=tls, sandbox=credentials, metrics_dir=metrics_dir
+            serve,
+            settings,
+            sock,
+            database_url=url,
+            certificate=certificate,
+            sandbox=credentials,
+            metrics_dir=metrics_dir,
         )
 
         def worker(life: int) -> None:
@@ -127,7 +135,7 @@ def _at_sandbox(settings: Settings, supervisor: Supervisor, workers_sock: socket
     async def stand_in(life: int) -> None:
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPPING:
             loop.add_signal_handler(number, lambda: None)  # the parent says when: workers still need it
         loop.add_signal_handler(END_NOW, ended.set)
         at_end_of(life, ended.set)

@@ -8,24 +8,24 @@ import functools
 import gc
 import logging
 import os
-import signal
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from passthrough.app import PREFIXES, Service, service
+from passthrough.certificates import Certificate
 from passthrough.errors import UserError
 from passthrough.inbound import Protocol
 from passthrough.output import STANDARD
 from passthrough.policy.credentials import Credentials
 from passthrough.settings import Settings
 from passthrough.wire.dial import keep_alive
-from passthrough.workers import ECHO_SECONDS, END_NOW
+from passthrough.workers import ECHO_SECONDS, END_NOW, STOPPING
 
 _log = logging.getLogger(__name__)
 
@@ -53,28 +53,12 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def server_tls(cert: str | None, key: str | None) -> ssl.SSLContext | None:
-    """TLS for the listening socket from PEM files; None without; `UserError` when they do not serve."""
-    if not cert and not key:
-        return None
-    if not cert or not key:
-        raise UserError("--tls-cert and --tls-key belong together: give both.")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(cert, key)
-    except (OSError, ssl.SSLError) as error:
-        raise UserError(f"The TLS certificate or key cannot be used: {error}.") from None
-    return context
-
-
 async def serve(
     settings: Settings,
     sock: socket.socket,
     *,
     database_url: str,
-    tls: ssl.SSLContext | None = None,
+    certificate: Certificate | None = None,
     sandbox: Credentials | None = None,
     metrics_dir: Path | None = None,
     life: int | None = None,
@@ -88,7 +72,7 @@ async def serve(
         at_end_of(life, stop.set)
     opened = service(settings, database_url=database_url, sandbox=sandbox, metrics_dir=metrics_dir)
     with STANDARD.by_thread():
-        async with opened as served:
+        async with opened as served, _followed(certificate) as tls:
             server, runner = await accept(served, sock, tls)
             _spare_the_collector()
             _log.info("serving", extra={"address": sock.getsockname()[:2], "tls": tls is not None, "pid": os.getpid()})
@@ -97,6 +81,20 @@ async def serve(
                 await _drain(settings, served, server, runner, hurry)
             finally:  # also when a part of the service failed: nothing is answered that cannot be recorded
                 await _end(served, server, runner)
+
+
+@asynccontextmanager
+async def _followed(certificate: Certificate | None) -> AsyncIterator[ssl.SSLContext | None]:
+    """What to listen with, kept up to date meanwhile."""
+    if certificate is None:
+        yield None
+        return
+    async with asyncio.TaskGroup() as group:
+        following = group.create_task(certificate.follow())
+        try:
+            yield certificate.context
+        finally:
+            following.cancel()
 
 
 def _asked_to_stop(*, alone: bool) -> tuple[asyncio.Event, asyncio.Event]:
@@ -113,7 +111,7 @@ def _asked_to_stop(*, alone: bool) -> tuple[asyncio.Event, asyncio.Event]:
         elif alone and loop.time() - asked_at >= ECHO_SECONDS:
             hurry.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPPING:
         loop.add_signal_handler(number, asked)
     loop.add_signal_handler(END_NOW, hurry.set)
     return stop, hurry

@@ -24,7 +24,10 @@ LONGEST_PAUSE_SECONDS = 10.0
 STABLE_SECONDS = 30.0  # a worker that lived this long starts the pauses anew
 ECHO_SECONDS = 1.0  # more than several senders of one signal are apart, less than a person waits to insist
 END_NOW = signal.SIGUSR1
-_WATCHED = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
+# A terminal that is closed sends SIGHUP, unless `nohup` had it ignored.
+_HUNG_UP = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+STOPPING = (signal.SIGTERM, signal.SIGINT, *_HUNG_UP)
+_WATCHED = frozenset({*STOPPING, signal.SIGCHLD})
 
 
 @dataclass(slots=True)
@@ -56,7 +59,7 @@ class Supervisor:
         self._children.append(_Child(name, run, serves_others))
 
     def run(self, *, at_stop: Callable[[], None] = lambda: None) -> None:
-        """Start all; return when all have ended after SIGTERM or SIGINT. `at_stop` is called when that comes."""
+        """Start all; return when all have ended after one of `STOPPING`. `at_stop` is called when that comes."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         for child in self._children:
             self._start(child)

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from passthrough.certificates import Certificate
 from passthrough.sandbox import DEFAULT_CREDENTIALS
 from passthrough.serving import listen, serve
 from passthrough.settings import Settings
-from passthrough.workers import ECHO_SECONDS
+from passthrough.workers import ECHO_SECONDS, STOPPING
 from tests.fakes.calls import BODY, CONVERSE, STREAM, ask, call, call_head, ended_rows
 from tests.fakes.certificates import Authority
 from tests.fakes.peer import Peer, connect, until
@@ -71,8 +72,10 @@ async def _serving(
     sock = listen("127.0.0.1", 0)
     url = f"{'https' if authority else 'http'}://127.0.0.1:{sock.getsockname()[1]}"
     thresholds = gc.get_threshold()
-    tls = authority.serving("127.0.0.1") if authority else None
-    task = asyncio.create_task(serve(settings, sock, database_url=database_url, tls=tls, sandbox=DEFAULT_CREDENTIALS))
+    certificate = Certificate(*authority.issue("127.0.0.1")) if authority else None
+    task = asyncio.create_task(
+        serve(settings, sock, database_url=database_url, certificate=certificate, sandbox=DEFAULT_CREDENTIALS)
+    )
     try:
         # it listens from the start; it answers when it serves
         async with connect(url, tls=authority.trusting() if authority else None) as client:
@@ -82,7 +85,7 @@ async def _serving(
         if not task.done():
             task.cancel()
             await asyncio.wait([task])
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPPING:
             asyncio.get_running_loop().remove_signal_handler(number)
         gc.set_threshold(*thresholds)
         gc.unfreeze()
@@ -287,14 +290,15 @@ async def test_the_call_of_a_client_that_left_is_on_record(served: Serve, upstre
     assert row["usage_source"] == ("stream" if drain > 1 else "estimate")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 async def test_the_program_finishes_what_is_open_and_ends_well(
-    upstream: Upstream, shared_database: str, tmp_path: Path
+    upstream: Upstream, shared_database: str, tmp_path: Path, number: signal.Signals
 ) -> None:
     upstream.script = script = Stream()
     async with _program(upstream, shared_database, tmp_path) as program, connect(program.url) as client:
         await client.send(call(STREAM))
         first = await client.head()
-        program.tell(signal.SIGTERM)
+        program.tell(number)
         await _refused(program.url)
         script.go_on.set()
         assert (await client.body(*first)).ending == "whole"
