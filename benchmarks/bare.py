@@ -14,7 +14,7 @@ from collections.abc import Callable
 import uvloop
 from aiohttp import web
 
-from passthrough.inbound import Protocol
+from passthrough.inbound import Protocol, Room
 from passthrough.proxy.forward import Relayed
 from passthrough.wire.connection import Head
 from passthrough.wire.dial import Address
@@ -65,7 +65,13 @@ async def serve(port: int, upstream_port: int) -> None:
     async with Pool(tls=ssl.create_default_context()) as pool:
         listening = await loop.create_server(
             lambda: Protocol(
-                server, loop=loop, refused=print, server_ends=lambda: False, access_log=None, auto_decompress=False
+                server,
+                loop=loop,
+                refused=print,
+                server_ends=lambda: False,
+                room=Room(10_000),
+                access_log=None,
+                auto_decompress=False,
             ),
             "127.0.0.1",
             port,

@@ -24,20 +24,56 @@ _log = logging.getLogger(__name__)
 MAX_HEAD_BYTES = 256 * 1024
 
 
+class Room:
+    """How many connections of clients there may be at once, `most`, and how many there are.
+
+    Each may need a second file, to AWS; and journal, log and PostgreSQL need theirs, whoever else comes.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._taken = 0
+        self._was_full = False
+
+    def enter(self) -> bool:
+        """Whether there was room; each entrance is left once, by whoever found room or not."""
+        self._taken += 1
+        if self._taken <= self.most:
+            return True
+        if not self._was_full:
+            self._was_full = True
+            _log.warning(
+                "no more connections are taken: raise the limit of open files", extra={"connections": self.most}
+            )
+        return False
+
+    def leave(self) -> None:
+        self._taken -= 1
+        if self._taken < self.most // 2:
+            self._was_full = False
+
+
 class Protocol(web.RequestHandler):
     """aiohttp's server protocol, with a bound on a request's head, and a refusal in our shape for what is not HTTP.
 
     `refused` is told the status of each such refusal: there is no call that could be recorded. `server_ends` says
     whether the server is coming to its end: what was on its way to be a connection then is closed as soon as it is one.
+    So is what finds no `room`.
     """
 
     # Its parent has slots, and so has it: there is one of these for every connection.
-    __slots__ = ("_ends", "_head_bytes", "_last_body", "_refused", "_server_ends", "_too_much")
+    __slots__ = ("_ends", "_head_bytes", "_last_body", "_refused", "_room", "_server_ends", "_too_much")
 
     def __init__(
-        self, *arguments: Any, refused: Callable[[int], None], server_ends: Callable[[], bool], **options: Any
+        self,
+        *arguments: Any,
+        refused: Callable[[int], None],
+        server_ends: Callable[[], bool],
+        room: Room,
+        **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
+        self._room = room
         self._refused = refused
         self._server_ends = server_ends
         self._head_bytes = 0
@@ -47,7 +83,10 @@ class Protocol(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if self._server_ends():  # it was accepted, or its TLS handshake began, before the others were closed
+        if not self._room.enter():
+            self._refused(HTTPStatus.SERVICE_UNAVAILABLE)
+            self.force_close()
+        elif self._server_ends():  # it was accepted, or its TLS handshake began, before the others were closed
             self.close()
 
     def data_received(self, data: bytes) -> None:
@@ -81,6 +120,7 @@ class Protocol(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
+        self._room.leave()
         self._last_body = None  # it knows us: without this only the garbage collector would part us
 
     def _refuse_head(self) -> None:

@@ -8,6 +8,7 @@ import functools
 import gc
 import logging
 import os
+import resource
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -20,7 +21,7 @@ from aiohttp import web
 from passthrough.app import PREFIXES, Service, service
 from passthrough.certificates import Certificate
 from passthrough.errors import UserError
-from passthrough.inbound import Protocol
+from passthrough.inbound import Protocol, Room
 from passthrough.output import STANDARD
 from passthrough.policy.credentials import Credentials
 from passthrough.settings import Settings
@@ -33,6 +34,9 @@ _log = logging.getLogger(__name__)
 MAX_FIELD_BYTES = 32 * 1024
 BACKLOG = 4096
 COLLECT_AFTER = 20_000  # objects made and not freed: a few MB at most wait for the collector
+RESERVED_FILES = (
+    64  # the journal's, the log's, some fifteen connections to PostgreSQL, and what Python opens for a moment
+)
 CUT_SECONDS = 2.0  # a call that is cut needs none, one that was about to give its client up a second
 KEEPALIVE_SECONDS = 75.0  # nginx's; longer than the idle time of the usual clients' pools
 
@@ -131,6 +135,7 @@ async def accept(
         runner.server,
         refused=served.refused,
         server_ends=lambda: sock.fileno() < 0,
+        room=Room((resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_FILES) // 2),
         loop=loop,
         access_log=None,
         auto_decompress=False,  # bodies are forwarded as they came
