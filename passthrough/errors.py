@@ -14,6 +14,8 @@ error shapes of botocore's service models).
 
 from collections.abc import Mapping
 
+RETRY_SECONDS = "2"  # longer than the SDKs' own first waits: what is away is back in seconds, or in minutes
+
 
 class Refusal(Exception):  # noqa: N818  # it is a decision, not an error of ours
     """We decline the call.
@@ -41,13 +43,13 @@ class Refusal(Exception):  # noqa: N818  # it is a decision, not an error of our
 
 
 class Unavailable(Refusal):
-    """We would serve the call but cannot at the moment: 503 `ServiceUnavailableException`.
+    """We would serve the call but cannot at the moment: 503 `ServiceUnavailableException`, with a `Retry-After`.
 
     `cause` is for the log alone; the answer never carries it.
     """
 
     def __init__(self, message: str, *, cause: str = "") -> None:
-        super().__init__(503, "ServiceUnavailableException", message)
+        super().__init__(503, "ServiceUnavailableException", message, headers={"Retry-After": RETRY_SECONDS})
         self.cause = cause or message
 
 

@@ -19,6 +19,7 @@ from passthrough.output import STANDARD, Output
 from passthrough.policy.ledger import Entry
 
 BUNDLE_SECONDS = 0.05
+SAME_A_SECOND = 20  # to see what it is, and that it is not one
 BUNDLE_CALLS = 64  # some 40 KB, and a quarter of a millisecond
 
 # Attributes that every LogRecord has; what a caller adds with `extra=` is what remains.
@@ -107,13 +108,43 @@ def _word(value: Any) -> str:
 
 
 class Handler(logging.Handler):
-    """Writes events to `output`, which may be slow and stops nobody."""
+    """Writes events to `output`, which may be slow and stops nobody; of one kind `SAME_A_SECOND`, and how many more.
+
+    While PostgreSQL or AWS is away each call has the same to say.
+    """
 
     def __init__(self, output: Output = STANDARD) -> None:
         super().__init__()
         self._output = output
+        self._second = 0
+        self._said: dict[tuple[str, str], int] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
+        if int(record.created) != self._second:
+            self._sum_up(int(record.created))
+        kind = record.name, str(record.msg)
+        times = self._said[kind] = self._said.get(kind, 0) + 1
+        if times <= SAME_A_SECOND:
+            self._write(record)
+
+    def _sum_up(self, second: int) -> None:
+        said, self._said, self._second = self._said, {}, second
+        for (name, event), times in said.items():
+            if times > SAME_A_SECOND:
+                self._write(
+                    logging.makeLogRecord(
+                        {
+                            "name": name,
+                            "levelno": logging.WARNING,
+                            "levelname": "WARNING",
+                            "msg": "more of the same was left out",
+                            "left_out": event,
+                            "times": times - SAME_A_SECOND,
+                        }
+                    )
+                )
+
+    def _write(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
         except Exception:  # noqa: BLE001  # logging's own way with what cannot be formatted

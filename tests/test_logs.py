@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from passthrough.logs import BUNDLE_CALLS, CallLog, Handler, JsonFormatter, TextFormatter
+from passthrough.logs import BUNDLE_CALLS, SAME_A_SECOND, CallLog, Handler, JsonFormatter, TextFormatter
 from passthrough.output import Output
 from passthrough.policy.ledger import Entry
 
@@ -120,6 +120,22 @@ async def test_a_line_that_is_no_utf8_spoils_no_other() -> None:
     first, second = lines_of(reading)
     assert (first["call_id"], second["user_agent"], second["units"]) == ("a", "?", {"?": 1})
     assert first.keys() == second.keys() - {"user_agent", "units"}
+
+
+def test_what_is_said_again_and_again_is_counted() -> None:
+    reading, writing = os.pipe()
+    handler = Handler(Output(writing))
+    handler.setFormatter(JsonFormatter())
+    for _ in range(SAME_A_SECOND + 5):
+        handler.handle(record("unavailable"))
+        handler.handle(record("unavailable", name="another"))
+    handler.handle(record("something else"))
+    handler.handle(record("unavailable", created=1.5))
+    events = [(line["event"], line["logger"]) for line in lines_of(reading)]
+    for logger in ("passthrough.x", "another"):
+        assert events.count(("unavailable", logger)) == SAME_A_SECOND + (logger == "passthrough.x")
+        assert events.count(("more of the same was left out", logger)) == 1
+    assert ("something else", "passthrough.x") in events
 
 
 async def test_what_gathered_is_written_when_there_is_enough_or_after_a_moment() -> None:

@@ -32,6 +32,7 @@ async def test_a_known_key_is_served_and_an_unknown_one_is_told_to_wait(start: P
             for key in (unknown, "sk-that-nobody-has"):
                 answer = await ask(client, call(key=key))
                 assert refusal(answer) == (503, "ServiceUnavailableException")
+                assert answer.value("Retry-After") == "2"
                 assert b"127.0.0.1" not in answer.body
 
 
