@@ -30,6 +30,16 @@ from passthrough.wire.connection import SilentUpstream
 _log = logging.getLogger(__name__)
 
 FIRST_ERROR = 400
+# What AWS answers to a signature, before it looks at the call: a client, whose own is gone, can do nothing about it.
+OF_OUR_CREDENTIALS = frozenset(
+    {
+        "ExpiredTokenException",
+        "IncompleteSignatureException",
+        "InvalidSignatureException",
+        "MissingAuthenticationTokenException",
+        "UnrecognizedClientException",
+    }
+)
 INTERRUPTED = exception_frame("internalServerException", "The upstream ended the answer before it was complete.")
 
 
@@ -155,6 +165,11 @@ class _CallsAnswer(Answer):
         entry.upstream_request_id = fields.get("x-amzn-requestid")
         if status >= FIRST_ERROR and (code := fields.get("x-amzn-errortype")):
             entry.error_type = code.split(":", 1)[0]
+            if entry.error_type in OF_OUR_CREDENTIALS:  # the client reads of a key that it never had
+                _log.error(
+                    "AWS refuses the proxy's own credentials",
+                    extra={"error_type": entry.error_type, "identity": entry.identity, "call_id": entry.call_id},
+                )
         if self._handler.draining:
             self.keeps_open = False
         counted = meter(self._admission.call, status, fields, self._request_body)
