@@ -43,7 +43,7 @@ def run(settings: Settings, *, migrate: bool, certificate: Certificate | None, s
     with ExitStack() as stack:
         url = settings.database_url
         if url is None:
-            url = stack.enter_context(embedded(settings.data_dir))
+            url = stack.enter_context(embedded(settings.data_dir, restarted=True))
             settings = _with_master_key(settings)
         elif not settings.master_key:
             raise UserError(

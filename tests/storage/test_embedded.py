@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
@@ -17,14 +19,15 @@ from passthrough.errors import UserError
 from passthrough.storage.embedded import attached, embedded
 
 OPTIONS = ("fsync=off",)
-OWN_AND_WAIT = """
-import sys, time
+OWN_UNTIL_TOLD = """
+import sys
 from pathlib import Path
 from passthrough.storage.embedded import embedded
-with embedded(Path(sys.argv[1]), options=["fsync=off"]) as url:
+with embedded(Path(sys.argv[1]), options=["fsync=off"], restarted=True) as url:
     print(url, flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
+PATIENCE_SECONDS = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,46 @@ def ask(url: str, question: str) -> object:
             await connection.close()
 
     return asyncio.run(answer())
+
+
+@contextmanager
+def owner(data_dir: Path) -> "Iterator[subprocess.Popen[str]]":
+    """A program that owns the server until its standard input ends; it writes the URL."""
+    command = [sys.executable, "-c", OWN_UNTIL_TOLD, data_dir]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:  # noqa: S603  # our own words
+        yield program
+
+
+def url_of(program: "subprocess.Popen[str]") -> str:
+    assert program.stdout is not None
+    return program.stdout.readline().strip()
+
+
+def first_process(data_dir: Path) -> int:
+    return int((data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+
+
+def eventually(url: str, question: str) -> object:
+    """Its answer, once there is one: a server that another process starts cannot be awaited."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return ask(url, question)
+        except (OSError, asyncpg.PostgresError):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def long_copy(made: Path) -> Path:
+    """The same data directory at a path that is too long for a socket."""
+    long = made / ("x" * 100)
+    shutil.copytree(made / "postgres", long / "postgres")
+    if os.geteuid() == 0:
+        owner = (made / "postgres").stat()
+        for folder, folders, files in os.walk(long / "postgres"):
+            for name in ("", *folders, *files):
+                os.chown(Path(folder, name), owner.st_uid, owner.st_gid)
+    return long
 
 
 def test_it_keeps_what_was_written_and_is_gone_when_its_owner_leaves(made: Path) -> None:
@@ -69,11 +112,10 @@ def test_there_is_one_owner_and_a_visitor_uses_its_server(made: Path) -> None:
 
 
 def test_a_server_that_outlived_its_killed_owner_is_adopted_and_stopped_in_the_end(made: Path) -> None:
-    command = [sys.executable, "-c", OWN_AND_WAIT, made]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:  # noqa: S603  # our own words
-        assert owner.stdout is not None
-        left = owner.stdout.readline().strip()
-        owner.send_signal(signal.SIGKILL)
+    with owner(made) as program:
+        left = url_of(program)
+        program.send_signal(signal.SIGKILL)
+        program.communicate()  # its output is closed when all have ended that it forked
     assert ask(left, "SELECT 1") == 1
     with embedded(made) as url:
         assert url == left
@@ -81,19 +123,60 @@ def test_a_server_that_outlived_its_killed_owner_is_adopted_and_stopped_in_the_e
         ask(left, "SELECT 1")
 
 
+def test_a_server_that_dies_is_started_again_where_it_was_and_not_after_its_end(made: Path) -> None:
+    long = long_copy(made)
+    with owner(long) as program:
+        url = url_of(program)
+        ask(url, "CREATE TABLE kept AS SELECT 1")
+        for _ in range(2):
+            died = first_process(long)
+            os.kill(died, signal.SIGKILL)
+            assert eventually(url, "SELECT count(*) FROM kept") == 1
+            assert first_process(long) != died
+        with attached(long) as visited:
+            assert visited == url
+        os.kill(first_process(long), signal.SIGKILL)
+        program.communicate("", PATIENCE_SECONDS)
+        assert program.returncode == 0
+    with pytest.raises((ConnectionError, FileNotFoundError)):
+        ask(url, "SELECT 1")
+    shutil.rmtree(long)
+
+
+def test_whoever_visits_while_the_server_is_started_again_waits_for_it(made: Path) -> None:
+    with owner(made) as program:
+        url = url_of(program)
+        os.kill(first_process(made), signal.SIGKILL)
+        with attached(made) as visited:
+            assert visited == url
+            assert ask(url, "SELECT 1") == 1
+        program.communicate("", PATIENCE_SECONDS)
+
+
+def test_a_number_that_became_another_process_s_keeps_no_server_from_its_start(made: Path) -> None:
+    folder = made / "postgres"
+    as_it = folder.stat().st_uid if os.geteuid() == 0 else None  # it may ask whether it lives
+    with embedded(made, options=OPTIONS) as url:
+        socket_lock = next(folder.glob(".s.PGSQL.*.lock"))
+        said, of_socket = (folder / "postmaster.pid").read_text(), socket_lock.read_text()
+    with subprocess.Popen(["sleep", "60"], user=as_it) as other:  # noqa: S607  # any program
+        for path, text in ((folder / "postmaster.pid", said), (socket_lock, of_socket)):
+            path.write_text("\n".join([str(other.pid), *text.splitlines()[1:]]) + "\n")
+            os.chown(path, folder.stat().st_uid, -1)
+        with embedded(made, options=OPTIONS) as again:
+            assert again == url
+            assert ask(url, "SELECT 1") == 1
+        other.kill()
+
+
 def test_a_path_too_long_for_a_socket_gets_one_elsewhere_which_is_tidied_away(made: Path) -> None:
-    long = made / ("x" * 100)
-    shutil.copytree(made / "postgres", long / "postgres")
-    if os.geteuid() == 0:
-        owner = (made / "postgres").stat()
-        for folder, folders, files in os.walk(long / "postgres"):
-            for name in ("", *folders, *files):
-                os.chown(Path(folder, name), owner.st_uid, owner.st_gid)
+    long = long_copy(made)
     with embedded(long, options=OPTIONS) as url:
         assert ask(url, "SELECT 1") == 1
         socket_folder = Path(str(ask(url, "SHOW unix_socket_directories")))
         assert socket_folder.parent != long
     assert not socket_folder.exists()
+    shutil.rmtree(long)
 
 
 def test_a_directory_of_another_version_is_refused(made: Path) -> None:
