@@ -4,16 +4,15 @@
 this process at any moment after. It survives the death of the machine once `sync` has run, which its owner
 does every `journal_fsync_seconds` in a thread: fsync costs milliseconds, a call has microseconds.
 
-A segment is closed when it is large, or old and wholly shipped, or when a write into it failed: what a failed
-write left behind is then at a segment's end, where the decoder expects it. One thread appends; `sync` and
-`inspect` run in others.
+A segment is closed when it is large, or old and wholly shipped, or when what a failed write left in it cannot be cut
+off: it is then at a segment's end, where the decoder expects it. After a failed write no other segment is begun
+before `inspect` has found that the disk takes writes again. One thread appends; `sync` and `inspect` run in others.
 """
 
 import errno
 import os
 import shutil
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +63,7 @@ class Journal:
         self._orphans_bytes = 0
         self.adopted: frozenset[Path] = frozenset()  # the directories that this process ships beside its own
         self._problem: str | None = None
+        self._takes_writes = True  # what is full but for the headroom has a problem, and takes those of open calls
 
     @property
     def size(self) -> int:
@@ -93,6 +93,8 @@ class Journal:
         if self._own_bytes + self._others_bytes >= self._max_bytes + HEADROOM_BYTES:
             raise Unavailable(NOT_NOW, cause="journal full")
         try:
+            if self._file is None and not self._takes_writes:  # else each refused call would try a file of its own
+                raise Unavailable(NOT_NOW, cause=self._problem or "")
             file = self._file if self._file is not None else self._open()
             data = b"".join([ledger_frames.frame(payload, self._salt) for payload in payloads])
             _write(file, data)
@@ -156,8 +158,10 @@ class Journal:
             probe.unlink()
             free = shutil.disk_usage(own).free
         except OSError as error:
+            self._takes_writes = False
             self._problem = f"The journal in {self._parent} cannot be written: {error.strerror}."
             return
+        self._takes_writes = True
         full = free < HEADROOM_BYTES
         self._problem = f"The disk of the journal in {self._parent} is full." if full else None
 
@@ -184,22 +188,29 @@ class Journal:
         path = self._owned.path / f"{self._next_number:08d}{ledger_owner.SEGMENT_SUFFIX}"
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         self._next_number += 1
-        self._salt = ledger_frames.new_salt()
-        header = ledger_frames.segment_header(self._salt)
-        self._file = file
+        salt = ledger_frames.new_salt()
+        header = ledger_frames.segment_header(salt)
+        try:
+            _write(file, header)
+        except OSError:
+            os.close(file)
+            path.unlink()  # it would be damage to the decoder
+            raise
+        self._file, self._salt = file, salt
         self._new_names = True
         self._segments.append(Segment(path, len(header), sealed=False))
         self._own_bytes += len(header)
-        _write(file, header)
         return file
 
     def _give_up(self, error: OSError) -> None:
-        """After a write that failed: cut off what it left, and let the next call try a new segment."""
+        """After a write that failed: cut off what it left. A smaller call may still find room there."""
+        self._takes_writes = False
         self._problem = f"The journal in {self._parent} cannot be written: {error}."
         if self._file is not None:
-            with suppress(OSError):  # else it stays there, and is damage to the decoder
+            try:
                 os.ftruncate(self._file, self._segments[-1].size)
-            self.seal()
+            except OSError:  # it stays there, and is damage to the decoder
+                self.seal()
 
 
 def _write(file: int, data: bytes) -> None:

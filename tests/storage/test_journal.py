@@ -126,12 +126,37 @@ def test_a_disk_that_fills_up_refuses_the_call_and_loses_no_other(tmp_path: Path
     mine.close()
 
 
-def test_a_disk_that_takes_not_even_a_new_file_refuses_the_call(tmp_path: Path) -> None:
+def test_a_disk_that_takes_not_even_a_new_file_refuses_calls_and_keeps_no_file_of_them(tmp_path: Path) -> None:
     mine = journal(tmp_path)
-    with files_limited_to(3), pytest.raises(Unavailable):
+    with files_limited_to(3):
+        for _ in range(5):
+            with pytest.raises(Unavailable):
+                mine.append(b"call")
+            mine.inspect()
+        assert list(tmp_path.glob("*/*.calls")) == []
+        assert mine.segments == ()
+        assert mine.size == 0
+    with pytest.raises(Unavailable):  # nobody has looked at the disk since
         mine.append(b"call")
+    mine.inspect()
     mine.append(b"after")
     assert in_order(tmp_path) == [b"after"]
+    mine.close()
+
+
+def test_calls_that_a_full_disk_refuses_begin_no_segments(tmp_path: Path) -> None:
+    mine = journal(tmp_path)
+    mine.append(b"before")
+    with files_limited_to(100):
+        for _ in range(5):
+            with pytest.raises(Unavailable):
+                mine.append(bytes(500))
+    mine.append(b"small")
+    mine.inspect()
+    mine.append(b"after")
+    assert len(mine.segments) == 1
+    assert in_order(tmp_path) == [b"before", b"small", b"after"]
+    assert mine.size == mine.segments[0].path.stat().st_size
     mine.close()
 
 
