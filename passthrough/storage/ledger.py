@@ -20,6 +20,7 @@ import asyncpg
 
 from passthrough.errors import Unavailable, UserError
 from passthrough.policy.ledger import CallIds, Entry
+from passthrough.storage.database import reachable
 from passthrough.storage.journal import MIB, NOT_NOW, Journal
 from passthrough.storage.ledger_payloads import payload_of
 from passthrough.storage.ledger_shipper import Shipper
@@ -35,6 +36,12 @@ _ADOPT_SECONDS = 5.0
 _INSPECT_SECONDS = 2.0
 _SHORTEST_PAUSE_SECONDS = 0.1  # between two attempts to reach the database
 _LONGEST_PAUSE_SECONDS = 5.0
+# No fault of ours either: it is not for us (user, password, name), or has no room (disk, memory).
+_ENVIRONMENT = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientResourcesError,
+)
 _LAST_SHIPMENT_SECONDS = 5.0  # at the end; what is not shipped by then is shipped by whoever comes next
 
 
@@ -83,6 +90,7 @@ class Ledger:
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
         self._database_problem: str | None = None
+        self._pause = _SHORTEST_PAUSE_SECONDS
 
     async def __aenter__(self) -> Self:
         name = self._name or CallIds()(self._clock())
@@ -196,20 +204,24 @@ class Ledger:
             tasks.create_task(self._ship())
 
     async def _ship(self) -> None:
-        pause = _SHORTEST_PAUSE_SECONDS
         while True:
             try:
-                async with _connected(self._connect) as writer:
-                    pause = _SHORTEST_PAUSE_SECONDS
-                    self._database_problem = None
-                    await self._ship_to(writer)
-            except Exception as error:  # noqa: BLE001  # whatever it is, the calls wait on disk and it is tried again
+                with reachable():
+                    async with _connected(self._connect) as writer:
+                        await self._ship_to(writer)
+            except (Unavailable, *_ENVIRONMENT) as error:
+                problem = error.cause if isinstance(error, Unavailable) else str(error)
                 if self._database_problem is None:
-                    _log.warning("the ledger cannot reach the database, calls wait on disk", exc_info=error)
-                self._database_problem = f"{type(error).__name__}: {error}"
+                    _log.warning("the ledger cannot reach the database, calls wait on disk", extra={"cause": problem})
+                self._database_problem = problem
+            except Exception as error:  # noqa: BLE001  # whatever it is, the calls wait on disk and it is tried again
+                problem = f"{type(error).__name__}: {error}"
+                if problem != self._database_problem:
+                    _log.error("the ledger fails for a reason of ours, calls wait on disk", exc_info=error)
+                self._database_problem = problem
             # Not all workers at once when it comes back.
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, hides nothing
-            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, hides nothing
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
 
     async def _ship_to(self, writer: LedgerWriter) -> None:
         """Ship for as long as the connection lasts."""
@@ -217,10 +229,12 @@ class Ledger:
         while True:
             self._wake.clear()
             await self._shipper.ship_own(writer)
+            self._database_problem = None  # not before: one that takes connections may still take no calls
             self._progress.set()
             if time.monotonic() - adopted_at >= _ADOPT_SECONDS:
                 await self._shipper.ship_orphans(writer)
                 adopted_at = time.monotonic()
+            self._pause = _SHORTEST_PAUSE_SECONDS
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SHIP_SECONDS):
                     await self._wake.wait()
@@ -243,4 +257,4 @@ async def _every(seconds: float, work: Callable[[], None]) -> None:
         try:
             await asyncio.to_thread(work)
         except OSError as error:  # the disk's trouble of this moment; the journal says so if calls suffer by it
-            _log.warning("the journal's disk failed", exc_info=error)
+            _log.warning("the journal's disk failed", extra={"cause": str(error)})

@@ -5,7 +5,7 @@ import contextlib
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from pathlib import Path
 
@@ -155,6 +155,40 @@ async def test_calls_go_on_while_postgresql_is_away_and_are_shipped_in_order_whe
         expected = [each.call_id for each in calls + while_away]
         assert [row["call_id"] for row in order] == expected
         assert len((await stored(url))[0]) == 2010
+
+
+async def test_an_outage_of_the_database_is_one_line_and_a_fault_of_ours_one_traceback(
+    tmp_path: Path, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried = asyncio.Queue[None]()
+
+    async def connect() -> asyncpg.Connection:
+        tried.put_nowait(None)
+        if not answers:
+            raise ConnectionRefusedError("nobody listens")
+        return await answers[0]()
+
+    answers: list[Callable[[], Awaitable[asyncpg.Connection]]] = []
+    async with asyncio.timeout(20), Ledger(tmp_path, connect) as ledger:
+        for _ in range(3):
+            await tried.get()
+        [line] = caplog.records
+        assert (line.levelname, line.exc_info) == ("WARNING", None)
+        assert "nobody listens" in line.__dict__["cause"]
+        caplog.clear()
+
+        connection = await database.connect()
+        await connection.execute("ALTER TABLE ledger_calls RENAME TO elsewhere")
+        answers.append(database.connect)
+        ledger.append(call())
+        for _ in range(4):  # connections are to be had, and each ends in the same way
+            await tried.get()
+        [line] = caplog.records
+        assert (line.levelname, line.exc_info is None) == ("ERROR", False)
+        await connection.execute("ALTER TABLE elsewhere RENAME TO ledger_calls")
+        await connection.close()
+        await ledger.flush(20)
+        assert ledger.state().database_problem is None
 
 
 async def test_a_full_journal_refuses_until_the_database_took_what_was_waiting(
