@@ -119,16 +119,30 @@ def reprice(
 @ledger.command()
 def prune(
     older_than: Annotated[str, typer.Option(help="What to drop, in days: 90d, 12w, 6mo; whole months go.")],
+    sums_older_than: Annotated[
+        str | None, typer.Option(help="Drop daily sums too, those older than this: 24mo; whole months go.")
+    ] = None,
     config: Config = None,
 ) -> None:
-    """Drop the months of calls that are older; daily sums and counters stay."""
-    keep_from = _days_ago(older_than, datetime.now(UTC).date())
+    """Drop the months of calls that are older, and if asked the daily sums; counters stay."""
+    today = datetime.now(UTC).date()
+    keep_from = _days_ago(older_than, today)
+    sums_from = _days_ago(sums_older_than, today) if sums_older_than else None
+    if sums_from is not None and sums_from > keep_from:
+        raise UserError("Daily sums are kept as long as their calls: --sums-older-than is at least --older-than.")
+
+    async def run(connection: asyncpg.Connection) -> tuple[ledger_upkeep.Pruned, int | None]:
+        gone = await ledger_upkeep.prune(connection, keep_from)
+        return gone, None if sums_from is None else await ledger_upkeep.prune_sums(connection, sums_from)
+
     try:
-        gone = _with_connection(load(config=config), lambda connection: ledger_upkeep.prune(connection, keep_from))
+        gone, sums = _with_connection(load(config=config), run)
     except asyncpg.LockNotAvailableError:
         raise UserError("Somebody reads the ledger at the moment: try again when that query has ended.") from None
     names = ", ".join(f"{month:%Y-%m}" for month in gone.months) or "none"
     typer.echo(f"Months dropped: {names}.")
+    if sums is not None:
+        typer.echo(f"Daily sums dropped: {sums}.")
 
 
 def _days_ago(text: str, today: date) -> date:

@@ -139,6 +139,15 @@ def test_old_months_are_dropped(run: Run, database_url: str) -> None:
     assert run("ledger", "prune", "--older-than", "90d") == "Months dropped: none.\n"
 
 
+def test_old_sums_are_dropped_where_that_is_asked_for(run: Run, database_url: str) -> None:
+    record(database_url, call(days_ago=200), call())
+    said = run("ledger", "prune", "--older-than", "90d", "--sums-older-than", "120d")
+    assert said.splitlines()[1] == "Daily sums dropped: 3."
+    assert json.loads(run("spend", "--by", "tag", "--since", "300d", "--json"))[0]["calls"] == 1
+    with pytest.raises(UserError, match="as long as their calls"):
+        run("ledger", "prune", "--older-than", "90d", "--sums-older-than", "60d")
+
+
 def test_a_month_is_dropped_however_long_it_takes(run: Run, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     record(database_url, call(days_ago=200))
     monkeypatch.setattr(database_module, "_COMMAND_SECONDS", 1.0)

@@ -35,6 +35,30 @@ _UNUSED = """
 DELETE FROM {table} side WHERE last_seen < $1
 AND NOT EXISTS (SELECT FROM ledger_calls_default stray WHERE stray.{column} = side.id)
 """
+# What a budget without a window may ask for, and `/global/spend`, outlives the days: their spend, as of a day before
+# all others. Of customers it is kept for those that an administrator made: the others are whatever calls say.
+_NO_DAY = date(1970, 1, 1)
+_FOLD = """
+WITH gone AS (
+    DELETE FROM {table} WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM {table} WHERE day > $1 AND day < $2 ORDER BY day LIMIT $3
+    )) RETURNING *
+), kept AS (
+    INSERT INTO {table} AS held (day, {key}, spend)
+    SELECT $1, {key}, sum(spend) FROM gone WHERE spend <> 0 AND {asked_for} GROUP BY {key} ORDER BY {key}
+    ON CONFLICT (day, {key}) DO UPDATE SET spend = held.spend + excluded.spend
+)
+SELECT count(*) FROM gone
+"""
+_FOLDED = (
+    ("ledger_daily", "key_id, user_id, team_id, model", "true"),
+    (
+        "ledger_daily_labels",
+        "label, value, team_id, model",
+        "(label <> 'customer' OR EXISTS (SELECT FROM customers WHERE customers.user_id = gone.value))",
+    ),
+)
+_FOLD_BATCH = 5000  # rows; writers of the ledger wait for some 100 ms
 _UNPRICED = """
 SELECT call_id, started_at, key_id, key_alias, team_id, model, billed_model, region, tier, latency, usage_source,
     input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens, usage_details
@@ -88,6 +112,24 @@ async def prune(connection: asyncpg.Connection, keep_from: date) -> Pruned:
         # A day's grace for clocks that disagree.
         await connection.execute(_UNUSED.format(table=table, column=column), kept - timedelta(days=1))
     return Pruned(tuple(gone), int(strays.split()[-1]))
+
+
+async def prune_sums(connection: asyncpg.Connection, keep_from: date) -> int:
+    """Drop the daily sums of the months that end before `keep_from`; how many rows that were. Counters stay.
+
+    To be kept as long as the calls: a late price moves the sums of the day of its call.
+    """
+    await connection.execute(_PATIENCE)
+    dropped = 0
+    for table, key, asked_for in _FOLDED:
+        fold = _FOLD.format(table=table, key=key, asked_for=asked_for)
+        count = _FOLD_BATCH
+        while count == _FOLD_BATCH:
+            async with connection.transaction():
+                await connection.execute(TURN)
+                count = await connection.fetchval(fold, _NO_DAY, keep_from.replace(day=1), _FOLD_BATCH)
+            dropped += count
+    return dropped
 
 
 async def reprice(connection: asyncpg.Connection, price: Price, since: float) -> Repriced:

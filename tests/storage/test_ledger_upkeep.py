@@ -13,10 +13,10 @@ from sqlalchemy.dialects.postgresql import asyncpg as dialect
 
 from passthrough.bedrock.usage import Usage
 from passthrough.policy.ledger import CallIds, Entry
-from passthrough.storage import ledger_partitions, ledger_rows, reports
+from passthrough.storage import ledger_partitions, ledger_rows, ledger_upkeep, reports
 from passthrough.storage.database import Database
 from passthrough.storage.ledger_rows import Wanted
-from passthrough.storage.ledger_upkeep import Pruned, prune, reprice
+from passthrough.storage.ledger_upkeep import Pruned, prune, prune_sums, reprice
 from passthrough.storage.ledger_writer import LedgerWriter
 from passthrough.storage.reports import Span
 
@@ -120,6 +120,29 @@ async def test_pruning_drops_whole_months_and_what_only_they_referred_to(
     assert await connection.fetchval("SELECT count(*) FROM ledger_routes WHERE model = 'old'") == 0
     assert await connection.fetchval("SELECT sum(spend) FROM ledger_daily") == 1
     assert await prune(connection, date(2026, 4, 14)) == Pruned(months=(), strays=0)
+
+
+async def test_old_sums_are_dropped_and_what_they_cost_is_not(
+    writer: LedgerWriter, connection: asyncpg.Connection, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_upkeep, "_FOLD_BATCH", 2)
+    await connection.execute("INSERT INTO customers (user_id) VALUES ('made')")
+    days = [NOW - timedelta(days=days) for days in (100, 70, 69, 68, 0)]
+    calls = [call(day, end_user=user) for day in days for user in ("made", "said")]
+    await writer.write([*calls, call(days[0], cost=None, key_id="cd" * 32)], NOW.timestamp())
+    counters = await connection.fetch("SELECT * FROM spend ORDER BY kind, subject")
+    ever = await reports.spend_ever(database)
+    assert await prune_sums(connection, date(2026, 5, 14)) == 5 + 3 * 4
+    assert await prune_sums(connection, date(2026, 5, 14)) == 0
+    assert await connection.fetch("SELECT * FROM spend ORDER BY kind, subject") == counters
+    assert await reports.spend_ever(database) == ever == Decimal("2.5")
+    rows = await connection.fetch("SELECT day, key_id, calls, spend FROM ledger_daily ORDER BY day")
+    assert [(row["day"], row["calls"], row["spend"]) for row in rows] == [
+        (date(1970, 1, 1), 0, Decimal(2)),
+        (NOW.date(), 2, Decimal("0.5")),
+    ]
+    labels = await connection.fetch("SELECT value, spend FROM ledger_daily_labels WHERE day < '2026-05-01' ORDER BY 1")
+    assert [tuple(row) for row in labels] == [("made", Decimal(1)), ("t", Decimal(2))]
 
 
 async def test_a_price_that_comes_late_fills_the_row_and_moves_every_sum(
