@@ -56,13 +56,13 @@ class Subject(StrEnum):
 @app.command()
 def spend(
     by: Annotated[Subject, typer.Option(help="What to take it apart by.")] = Subject.MODEL,
-    since: Annotated[str, typer.Option(help="How far back, in days: 7d, 4w, 1mo.")] = "7d",
+    since: Annotated[str, typer.Option(help="How many days, today (UTC) included: 7d, 4w, 1mo.")] = "7d",
     json: Json = False,  # noqa: FBT002  # typer's way
     config: Config = None,
 ) -> None:
     """Show what was spent, from the daily sums."""
     today = datetime.now(UTC).date()
-    span = Span(first=_days_ago(since, today), last=today)
+    span = Span(first=min(_days_ago(since, today) + timedelta(days=1), today), last=today)
     rows = _with_database(load(config=config), lambda database: _spent(database, by, span))
     if json:
         typer.echo(_encode(rows).decode())

@@ -148,6 +148,13 @@ def test_old_sums_are_dropped_where_that_is_asked_for(run: Run, database_url: st
         run("ledger", "prune", "--older-than", "90d", "--sums-older-than", "60d")
 
 
+def test_seven_days_are_seven_with_today(run: Run, database_url: str) -> None:
+    record(database_url, *(call(days_ago=days) for days in range(9)))
+    days = json.loads(run("spend", "--by", "day", "--since", "7d", "--json"))
+    assert [row["day"] for row in days] == [str(TODAY - timedelta(days=ago)) for ago in range(6, -1, -1)]
+    assert len(json.loads(run("spend", "--by", "day", "--since", "1d", "--json"))) == 1
+
+
 def test_a_month_is_dropped_however_long_it_takes(run: Run, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     record(database_url, call(days_ago=200))
     monkeypatch.setattr(database_module, "_COMMAND_SECONDS", 1.0)
