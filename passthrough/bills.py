@@ -30,7 +30,10 @@ def read(places: Iterable[Path]) -> dict[tuple[date, str], Decimal]:
     Raises `UserError` for what cannot be read, is no bill, or would be counted twice.
     """
     sums: defaultdict[tuple[date, str], Decimal] = defaultdict(Decimal)
-    for file in _files(places):
+    files = _files(places)
+    if not any(map(_has_content, files)):  # some may be without
+        raise UserError(f"{', '.join(map(str, files))} cannot be read, being empty: copy it from its bucket again.")
+    for file in files:
         for key, cost in _billed(file).items():
             sums[key] += cost
     return dict(sums)
@@ -79,6 +82,13 @@ def _refuse_versions(files: Iterable[Path]) -> None:
             raise UserError(
                 f"{month} has several versions of the month: name the folder of one, such as {max(versions)}."
             )
+
+
+def _has_content(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except OSError:  # said when it is opened
+        return True
 
 
 def _billed(file: Path) -> billing.Sums:

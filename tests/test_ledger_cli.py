@@ -192,6 +192,13 @@ def test_a_mistake_is_one_sentence(run: Run, arguments: tuple[str, ...], sentenc
     assert "\n" not in str(raised.value)
 
 
+def test_files_that_are_all_empty_cannot_be_read(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "bill.parquet").touch()
+    for place in (tmp_path / "bill.parquet", tmp_path):
+        with pytest.raises(UserError, match=r"bill\.parquet cannot be read, being empty"):
+            run("reconcile", str(place))
+
+
 def test_files_that_are_no_bill_are_refused(run: Run, tmp_path: Path) -> None:
     broken = gzip.compress(HEADER.encode() * 100)
     for name, content in (("cut.gz", broken[:-20]), ("bytes.csv", b"\xff\xfe\xff"), ("empty.csv", HEADER.encode())):
