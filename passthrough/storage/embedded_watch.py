@@ -50,7 +50,7 @@ def _watch_and_exit(life: int, lives: Callable[[], bool], start: Callable[[], ob
     try:
         # Whoever sends them, a terminal or systemd, sends them to our parent as well, which says when it is over: the
         # last calls need the server. A function, and not SIG_IGN, which the server would inherit.
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
         _watch(life, lives, start)
         status = 0
