@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 
 from passthrough.bedrock.models import LONGEST_ID, ModelRef, geography, model_ref
 from passthrough.bedrock.named import is_intricate
-from passthrough.bedrock.operations import Body, BodyPath, Call, ModelPlace
+from passthrough.bedrock.operations import Body, BodyPath, Call, ModelPlace, Operation
 from passthrough.bedrock.patterns import matches
 from passthrough.errors import Refusal, forbidden, invalid
 from passthrough.policy.keys import VirtualKey
@@ -23,6 +23,13 @@ from passthrough.policy.keys import VirtualKey
 _EVERY_ROUTE: Final = frozenset({"llm_api_routes", "*"})
 # First labels of paths below a resource that has to be listed.
 _RESOURCE_LABELS: Final = frozenset({("agentId",), ("flowIdentifier",), ("knowledgeBaseId",)})
+# First labels of paths to what calls have left with AWS. It is the account's, so any key can reach any other's: AWS
+# knows one caller, us. These have to be listed too, or the operation granted by its name.
+_SHARED_LABELS: Final = frozenset({("sessionIdentifier",), ("resourceArn",), ("invocationArn",), ("responseId",)})
+_SHARED_LISTS: Final = frozenset({"ListSessions", "ListAsyncInvokes"})
+_EVERYTHING: Final = "*"  # what a list of all shows; of patterns only those that cover everything match it
+# Going on from a stored answer reads it: https://platform.openai.com/docs/api-reference/responses/create
+_STORED_ANSWERS: Final[tuple[BodyPath, ...]] = (("previous_response_id",), ("conversation",))
 _ARN_PARTS: Final = 6  # arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE
 _KEPT: Final = 1024  # verdicts of a list on a model: keys are many, but they ask for the same few models all day
 # Fields by which a server behind us could be told to read another request than the one that was judged. Nobody says
@@ -106,9 +113,7 @@ def check_model(key: VirtualKey, call: Call, stands_for: str | None = None) -> N
         case ModelPlace.UNKNOWN:
             _refuse_unknown()
         case ModelPlace.BODY | ModelPlace.NONE:
-            # no model runs, but what is read or stopped there is the resource's: documents, memories, executions
-            if call.resource is not None and call.operation.labels[:1] in _RESOURCE_LABELS:
-                _require(key, call.resource)
+            _check_reached(key, call)
 
 
 def check_body(key: VirtualKey, call: Call, body: Body) -> None:
@@ -122,6 +127,9 @@ def check_body(key: VirtualKey, call: Call, body: Body) -> None:
     for value in (*named, *resources):
         _require(key, value)
         _require_region(key, value)
+    if key.restricted and operation.name == "OpenAIResponses" and "OpenAIGetResponse" not in key.allowed_routes:
+        for value in (value for path in _STORED_ANSWERS for value in _found(document, path)):
+            _require(key, value)
     if key.restricted and operation.model_place is ModelPlace.BODY and not named and not resources:
         raise forbidden(
             "The virtual key is limited to certain models and the body names none: name the model in the body."
@@ -157,6 +165,34 @@ def _require(key: VirtualKey, model: str, stands_for: str | None = None) -> None
             raise forbidden(
                 f"The virtual key may not use {model}: use a model that is listed for it, or ask your administrator."
             )
+
+
+def _check_reached(key: VirtualKey, call: Call) -> None:
+    """No model runs, but what is read or stopped there is the resource's: documents, memories, conversations."""
+    labels = call.operation.labels[:1]
+    if call.resource is not None and labels in _RESOURCE_LABELS:
+        _require(key, call.resource)
+    if labels in _SHARED_LABELS or call.operation.name in _SHARED_LISTS:
+        _require_shared(key, call)
+
+
+def _require_shared(key: VirtualKey, call: Call) -> None:
+    """Refuse what may be anybody's, unless every list has it or the route was granted outright."""
+    operation = call.operation
+    if any(_grants(route, operation) and _names_route(route, call) for route in key.allowed_routes):
+        return
+    if not is_listed(key, call.resource or _EVERYTHING):
+        raise forbidden(
+            f"The virtual key is limited to certain models, and what {operation.name} reaches may be anybody's: "
+            f"ask your administrator to add it to models, or {operation.name} to allowed_routes."
+        )
+
+
+def _grants(route: str, operation: Operation) -> bool:
+    """Whether a route means this operation, not a group that happens to have it: its name, or its path's fixed part."""
+    fixed = operation.uri.partition("{")[0].rstrip("/")
+    spelt = route.partition(_EVERYTHING)[0].removeprefix("/bedrock")
+    return route == operation.name or spelt == fixed or spelt.startswith(fixed + "/")
 
 
 def _require_region(key: VirtualKey, name: str) -> None:

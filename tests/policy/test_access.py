@@ -256,3 +256,86 @@ def test_a_pattern_is_a_wildcard_and_never_an_expression(pattern: str, text: str
     assert access.matches("*", text)
     assert access.matches(star + "*", star + text)
     assert access.matches("*" + star, text + star)
+
+
+SESSION = "arn:aws:bedrock:us-east-1:123456789012:session/3f2a"
+INVOCATION = "arn:aws:bedrock:us-east-1:123456789012:async-invoke/abc"
+ANYBODYS = {
+    "ListSessions": ("POST", "/sessions/"),
+    "GetSession": ("GET", "/sessions/3f2a/"),
+    "UpdateSession": ("PUT", "/sessions/3f2a/"),
+    "EndSession": ("PATCH", "/sessions/3f2a"),
+    "DeleteSession": ("DELETE", "/sessions/3f2a/"),
+    "CreateInvocation": ("PUT", "/sessions/3f2a/invocations/"),
+    "ListInvocations": ("POST", "/sessions/3f2a/invocations/"),
+    "PutInvocationStep": ("PUT", "/sessions/3f2a/invocationSteps/"),
+    "GetInvocationStep": ("POST", "/sessions/3f2a/invocationSteps/s"),
+    "ListInvocationSteps": ("POST", "/sessions/3f2a/invocationSteps/"),
+    "TagResource": ("POST", f"/tags/{SESSION}"),
+    "UntagResource": ("DELETE", f"/tags/{SESSION}"),
+    "ListTagsForResource": ("GET", f"/tags/{SESSION}"),
+    "GetAsyncInvoke": ("GET", f"/async-invoke/{INVOCATION}"),
+    "ListAsyncInvokes": ("GET", "/async-invoke"),
+    "OpenAIGetResponse": ("GET", "/openai/v1/responses/resp_1"),
+    "OpenAIDeleteResponse": ("DELETE", "/v1/responses/resp_1"),
+    "OpenAICancelResponse": ("POST", "/v1/responses/resp_1/cancel"),
+    "OpenAIListInputItems": ("GET", "/v1/responses/resp_1/input_items"),
+}
+
+
+@pytest.mark.parametrize("operation", ANYBODYS)
+def test_what_other_keys_calls_left_with_aws_is_not_for_a_key_with_a_list(operation: str) -> None:
+    method, path = ANYBODYS[operation]
+    asked = call(path, method)
+    assert asked.operation.name == operation
+    for narrow in (key(HAIKU), key("anthropic.claude-3-haiku*", allowed_routes=("llm_api_routes",))):
+        refusal = refused(narrow, asked)
+        assert refusal is not None
+        assert refusal.status == 403
+        assert refusal.message.endswith(
+            f"ask your administrator to add it to models, or {operation} to allowed_routes."
+        )
+    assert refused(key(), asked) is None
+    assert refused(key("*"), asked) is None
+    assert refused(key(HAIKU, allowed_routes=("Converse", operation)), asked) is None
+
+
+@pytest.mark.parametrize("operation", [name for name, (_, path) in ANYBODYS.items() if "3f2a" in path])
+def test_a_session_can_be_listed_as_a_model_can(operation: str) -> None:
+    method, path = ANYBODYS[operation]
+    assert refused(key(HAIKU, "*3f2a"), call(path, method)) is None
+    assert refused(key(HAIKU, "3f2b", "*session/3f2b"), call(path, method)) is not None
+
+
+def test_every_list_has_to_have_what_may_be_anybodys() -> None:
+    holder = VirtualKey(key_id="k", models=("*",), model_lists=(("*",), ("anthropic.*", "resp_*")))
+    assert refused(holder, call("/v1/responses/resp_1", "GET")) is None
+    assert refused(holder, call("/async-invoke", "GET")) is not None
+
+
+@pytest.mark.parametrize(
+    ("routes", "granted"),
+    [
+        (("/bedrock/sessions/*",), True),
+        (("/sessions*",), True),
+        (("/sessions/3f2a/*",), True),
+        (("/sessions/other/*", "*"), False),
+        (("/sessions/other/*", "bedrock-agent-runtime"), False),
+        (("/*",), False),
+        (("/bedrock/*",), False),
+        (("/sess*",), False),
+        (("llm_api_routes",), False),
+    ],
+)
+def test_a_route_grants_what_may_be_anybodys_where_it_spells_it(routes: tuple[str, ...], *, granted: bool) -> None:
+    assert (refused(key(HAIKU, allowed_routes=routes), call("/sessions/3f2a/", "GET")) is None) is granted
+
+
+@pytest.mark.parametrize("member", ["previous_response_id", "conversation"])
+def test_going_on_from_a_stored_answer_is_reading_it(member: str) -> None:
+    asked, body = call("/openai/v1/responses"), json.dumps({"model": HAIKU, member: "resp_1"}).encode()
+    assert refused(key(HAIKU), asked, body) is not None
+    assert refused(key(HAIKU, "resp_*"), asked, body) is None
+    assert refused(key(HAIKU, allowed_routes=("OpenAIResponses", "OpenAIGetResponse")), asked, body) is None
+    assert refused(key(HAIKU), asked, json.dumps({"model": HAIKU, member: None}).encode()) is None
+    assert refused(key(HAIKU, "resp_*"), asked, json.dumps({member: "resp_1"}).encode()) is not None

@@ -151,12 +151,11 @@ def test_what_belongs_to_a_resource_that_is_not_listed_is_out_of_reach(method: s
         access.check_model(key(HAIKU), call)
 
 
-def test_sessions_guardrails_and_the_catalogue_are_everybodys() -> None:
+def test_new_sessions_guardrails_and_the_catalogue_are_everybodys() -> None:
     for method, path in (
         ("PUT", "/sessions/"),
-        ("GET", "/sessions/s1/"),
         ("POST", "/guardrail/g1/version/1/apply"),
         ("GET", "/foundation-models"),
-        ("GET", "/async-invoke"),
+        ("GET", "/openai/v1/models"),
     ):
         access.check_model(key(HAIKU), route(method, "/bedrock" + path))
