@@ -42,7 +42,8 @@ _SECONDS: Final = {
     "w": 604800,
     "mo": 30 * 86400,
 }  # `w` is about right, `t` exact
-_SOON: Final = 1  # second: calls under way end, or give back what they had reserved too much
+# Seconds: calls under way end, and give back the tokens that they had reserved too many. Requests do not come back.
+_SOON: Final = 1
 _SESSION_SECONDS: Final = 24 * 3600  # a shorter window is Claude Code's "session", a longer one its "week"
 _WARNING: Final = 0.75  # from here Claude Code's own warning begins
 
@@ -50,12 +51,19 @@ _WARNING: Final = 0.75  # from here Claude Code's own warning begins
 def refusal(account: Account, need: int, now: float, *, final: bool) -> Refusal:
     """Say no because of one allowance. `final`: nothing will come back before the window ends. `now` is wall time."""
     limit = account.limit
+    soon = not final and limit.kind != Kind.REQUESTS
     seconds = _seconds_left(account, now)
     if limit.kind == Kind.MONEY:
-        return Refusal(400, "ServiceQuotaExceededException", _budget_text(account, need), headers=_fields(account, now))
-    wait = seconds if final and seconds is not None else _SOON
-    headers = {"Retry-After": str(wait), "x-amz-retry-after": str(wait * 1000), **_fields(account, now)}
-    return Refusal(429, "ThrottlingException", _rate_text(account, need, seconds), headers=headers)
+        text = _budget_text(account, need, held=soon)
+        return Refusal(400, "ServiceQuotaExceededException", text, headers=_fields(account, seconds))
+    if soon or seconds is None:
+        seconds = _SOON
+    headers = {
+        "Retry-After": str(seconds),
+        "x-amz-retry-after": str(seconds * 1000),
+        **_fields(account, None if soon else seconds),
+    }
+    return Refusal(429, "ThrottlingException", _rate_text(account, need, seconds, held=soon), headers=headers)
 
 
 def unpriced(limit: Limit, model: str | None, operation: str, *, boundless: bool) -> Refusal:
@@ -93,9 +101,8 @@ def lines(accounts: Sequence[Account], now: float, *, anthropic: bool) -> bytes:
     return text.encode()
 
 
-def _fields(account: Account, now: float) -> dict[str, str]:
+def _fields(account: Account, seconds: int | None) -> dict[str, str]:
     name, policy, scale = account.told or _label(account)
-    seconds = _seconds_left(account, now)
     state = f"{name}{account.remaining() // scale}" + (f";t={seconds}" if seconds is not None else "")
     return {"RateLimit-Policy": policy, "RateLimit": state}
 
@@ -169,19 +176,21 @@ def _whose(limit: Limit) -> str:
     return whose + (f" (for {limit.model})" if limit.model else "")
 
 
-def _budget_text(account: Account, need: int) -> str:
+def _budget_text(account: Account, need: int, *, held: bool) -> str:
     limit = account.limit
     until = f" until {_moment(account.ends_at)}" if account.ends_at is not None else ""
     then = (
         f" It resets at {_moment(account.ends_at)}." if account.ends_at is not None else " It does not reset by itself."
     )
+    if held:
+        then = " Calls under way hold more, and what they do not use comes back as they end." + then
     return (
         f"The budget of the {_whose(limit)} ({limit.field}, {_usd(account.most)}{until}) "
         f"has {_usd(account.remaining())} left, and this call may cost up to {_usd(need)}.{then}"
     )
 
 
-def _rate_text(account: Account, need: int, seconds: int | None) -> str:
+def _rate_text(account: Account, need: int, seconds: int, *, held: bool) -> str:
     limit = account.limit
     if limit.kind == Kind.CONCURRENCY:
         return f"The {_whose(limit)} may have {account.most} calls open at a time ({limit.field}): wait for one to end."
@@ -192,7 +201,9 @@ def _rate_text(account: Account, need: int, seconds: int | None) -> str:
         text += f" and this call may use up to {need}"
         if need > account.most:
             return text + ": ask for fewer tokens, by a lower maximum of output or a shorter input."
-    return text + (f": try again in {seconds} seconds." if seconds is not None else ".")
+    if held:
+        text += ", but calls under way hold others and give back what they do not use"
+    return f"{text}: try again in {seconds} {'second' if seconds == 1 else 'seconds'}."
 
 
 def _usd(amount: int) -> str:

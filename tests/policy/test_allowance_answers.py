@@ -1,3 +1,4 @@
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -41,8 +42,42 @@ def test_what_calls_under_way_may_give_back_is_worth_coming_back_for_soon() -> N
     account.left = 300
     refused = refusal(account, 400, NOW, final=False)
     assert refused.headers["Retry-After"] == "1"
-    assert "The team red may use 1000 tokens a minute (tpm_limit), 300 are left and this call may use up to 400" in (
-        refused.message
+    assert refused.headers["RateLimit"] == '"team-tpm";r=300'
+    assert refused.message == (
+        "The team red may use 1000 tokens a minute (tpm_limit), 300 are left and this call may use up to 400, but "
+        "calls under way hold others and give back what they do not use: try again in 1 second."
+    )
+
+
+def test_a_request_of_a_call_under_way_does_not_come_back_before_the_window_ends() -> None:
+    (account,) = accounts_of(rpm_limit=1)
+    account.left = 0
+    refused = refusal(account, 1, NOW, final=False)
+    assert refused.message.endswith("0 are left: try again in 42 seconds.")
+    assert (refused.headers["Retry-After"], refused.headers["x-amz-retry-after"]) == ("42", "42000")
+    assert refused.headers["RateLimit"] == '"key-rpm";r=0;t=42'
+
+
+@pytest.mark.parametrize("final", [True, False])
+@pytest.mark.parametrize(
+    "fields", [{"rpm_limit": 5}, {"tpm_limit": 1000}, {"tpd_limit": 9}, {"max_parallel_requests": 1}]
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_an_answer_names_one_time_to_come_back_at(fields: dict[str, int], *, final: bool, known: bool) -> None:
+    (account,) = accounts_of(**fields)
+    account.ends_at = NOW + 41.2 if known and "max_parallel_requests" not in fields else None
+    refused = refusal(account, 5, NOW, final=final)
+    wait = refused.headers["Retry-After"]
+    assert refused.headers["x-amz-retry-after"] == f"{wait}000"
+    assert re.findall(r"in (\d+) second", refused.message) in ([], [wait])
+    assert re.findall(r";t=(\d+)", refused.headers["RateLimit"]) in ([], [wait])
+
+
+def test_money_that_calls_under_way_hold_is_said_to_come_back() -> None:
+    (account,) = accounts_of(max_budget=1)
+    account.left = 0
+    assert refusal(account, DOLLAR, NOW, final=False).message.endswith(
+        "Calls under way hold more, and what they do not use comes back as they end. It does not reset by itself."
     )
 
 
