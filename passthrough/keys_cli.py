@@ -264,7 +264,7 @@ async def _id(keys: Keys, reference: str) -> str:
         return reference
     rows, _ = await keys.page(Filter(alias=reference), Page(number=1, size=1))
     if not rows:
-        raise unknown_key()
+        raise unknown_key("its alias")
     return str(rows[0]["key_id"])
 
 

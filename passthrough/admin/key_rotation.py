@@ -4,7 +4,7 @@ The former text may go on opening the key for a grace period, so that its holder
 """
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import delete, insert, select, update
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from passthrough.admin.keys import Keys, Made, explained
 from passthrough.admin.patch import exact, expiry
 from passthrough.admin.schemas.keys import RegenerateKey
-from passthrough.policy.keys import display_name, key_id_of
+from passthrough.policy.keys import REPLACED, display_name, key_id_of
 from passthrough.storage.audit import Actor
 from passthrough.storage.database import Database
 from passthrough.storage.key_pages import rows_of
@@ -21,8 +21,7 @@ from passthrough.storage.owners import set_counter
 from passthrough.storage.rows import KEYS, Row, Taken
 from passthrough.storage.schema import FormerKey, Spend
 
-# Replicas go by their own clocks. One that is further out than this cannot sign for AWS either, which allows 5 minutes.
-_CLOCKS_DIFFER: Final = timedelta(minutes=5)
+_AT_ONCE: Final = datetime.fromtimestamp(REPLACED, UTC)
 
 
 class Rotation:
@@ -36,7 +35,7 @@ class Rotation:
         """Replace a key's text by `new_key` or a fresh one; 404 if there is no such key."""
         text, key_id = self._keys.new_text(request.new_key, param="new_key")
         now = self._keys.now()
-        former_until = expiry(request.grace_period, now, param="grace_period") or now - _CLOCKS_DIFFER
+        former_until = expiry(request.grace_period, now, param="grace_period") or _AT_ONCE
         async with self._database.begin() as connection:
             (before,) = await self._keys.locked(connection, [key_id_of(reference)])
             values = await self._keys.columns(connection, request, before, actor)

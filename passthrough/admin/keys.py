@@ -182,10 +182,10 @@ class Keys:
         return values
 
 
-def unknown_key() -> Refusal:
-    return Refusal(
-        404, "", "There is no such key: name an existing one by itself, its SHA-256 or its alias.", param="key"
-    )
+def unknown_key(*names: str) -> Refusal:
+    """`names`: by what else a key can be named, where it is looked for."""
+    ways = " or ".join(("itself", "its SHA-256", *names))
+    return Refusal(404, "", f"There is no such key: name an existing one by {ways}.", param="key")
 
 
 def status_of(row: Mapping[str, Any], now: datetime) -> str:
@@ -214,5 +214,5 @@ def explained(taken: Taken, values: Mapping[str, Any]) -> Refusal:
 async def _id_of_alias(connection: AsyncConnection, alias: str) -> str:
     key_id = await connection.scalar(select(Key.key_id).where(Key.key_alias == alias))
     if key_id is None:
-        raise unknown_key()
+        raise Refusal(404, "", "There is no key of this alias: name an existing one.", param="key_alias")
     return str(key_id)

@@ -83,6 +83,9 @@ def is_digest(text: str) -> bool:
     return _DIGEST.fullmatch(text) is not None
 
 
+REPLACED: Final = 0.0
+"""When a text ended that was replaced without grace: before any clock, since replicas go by their own."""
+
 SANDBOX: Final = "passthrough_sandbox"
 """In the metadata of a key: it opens nothing but the sandbox, whoever else serves from the same database."""
 
@@ -100,6 +103,8 @@ def admit_key(key: VirtualKey, now: float) -> None:
     if key.blocked:
         whose = key.blocked_by or "key"
         raise unauthenticated(f"The {whose} is blocked: ask your administrator to unblock the {whose}.")
+    if key.expires_at == REPLACED:
+        raise unauthenticated("The virtual key was replaced by another: ask your administrator for its successor.")
     if key.expires_at is not None and key.expires_at <= now:
         when = datetime.fromtimestamp(key.expires_at, UTC).isoformat(timespec="seconds")
         if key.rotation_due:

@@ -68,7 +68,7 @@ def test_a_key_is_made_listed_shown_changed_rotated_and_deleted(shell: Shell) ->
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("info", "nobody"), "There is no such key"),
+        (("info", "nobody"), "There is no such key: name an existing one by itself or its SHA-256 or its alias."),
         (("delete", "sk-nobodys-key-at-all"), "There is no such key"),
         (("create", "--duration", "soon"), "The field 'duration' does not fit"),
         (("create", "--max-budget", "-1"), "The field 'max_budget' does not fit"),

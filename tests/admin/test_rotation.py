@@ -36,7 +36,8 @@ async def test_without_grace_the_former_text_is_dead_at_once(admin: Administrato
     assert found is not None  # it says why it is refused
     assert found.expires_at is not None
     assert found.expires_at <= time.time()
-    await admin.get("/key/info", key=old["key"], status=401)
+    error = (await admin.get("/key/info", key=old["key"], status=401))["error"]
+    assert error["message"] == ("The virtual key was replaced by another: ask your administrator for its successor.")
 
 
 async def test_during_grace_both_texts_open_the_key_and_name_it(admin: Administrator, directory: KeyDirectory) -> None:

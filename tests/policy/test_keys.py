@@ -50,8 +50,8 @@ def test_a_key_is_admitted_until_the_very_moment_of_its_end() -> None:
 def test_a_refusal_says_what_it_is_about() -> None:
     blocked = VirtualKey(key_id="0" * 64, blocked=True, blocked_by="team", expires_at=0.0)
     assert refusal(blocked, 1.0) == "The team is blocked: ask your administrator to unblock the team."
-    due = VirtualKey(key_id="0" * 64, expires_at=0.0, rotation_due=True)
-    assert "was due for rotation at 1970-01-01T00:00:00+00:00" in refusal(due, 1.0)
+    due = VirtualKey(key_id="0" * 64, expires_at=1.0, rotation_due=True)
+    assert "was due for rotation at 1970-01-01T00:00:01+00:00" in refusal(due, 2.0)
 
 
 def test_a_keys_repr_shows_no_metadata() -> None:

@@ -32,7 +32,7 @@ async def test_a_text_that_was_replaced_without_grace_is_refused_also_where_the_
     async with key_directory(database) as directory:
         found = await directory.find(digest(old.key))
     assert found is not None
-    with pytest.raises(Refusal, match="expired"):
+    with pytest.raises(Refusal, match="was replaced by another: ask your administrator for its successor"):
         admit_key(found, time.time() - behind_seconds)
 
 
