@@ -38,7 +38,7 @@ class Rotation:
         former_until = expiry(request.grace_period, now, param="grace_period") or _AT_ONCE
         async with self._database.begin() as connection:
             (before,) = await self._keys.locked(connection, [key_id_of(reference)])
-            values = await self._keys.columns(connection, request, before, actor)
+            values = await self._keys.columns(connection, request, before, actor, key_id=key_id)
             values |= self._rotated(before, values, now)
             await _check_free(connection, key_id, before)
             try:

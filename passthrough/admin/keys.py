@@ -14,6 +14,7 @@ from passthrough.admin.patch import columns, exact, expiry
 from passthrough.admin.restrictions import check_restrictions
 from passthrough.admin.schemas.keys import GenerateKey, KeyFields, UpdateKey
 from passthrough.admin.schemas.requests import given
+from passthrough.admin.secrecy import refuse_keys
 from passthrough.errors import Refusal, invalid
 from passthrough.policy.keys import digest, display_name, key_id_of, mint
 from passthrough.storage.allowances_state import states_of_key
@@ -55,7 +56,7 @@ class Keys:
     async def generate_in(self, connection: AsyncConnection, request: GenerateKey, actor: Actor) -> Made:
         """As `generate`, in a transaction that makes more than a key."""
         text, key_id = self.new_text(request.key, param="key")
-        values = await self.columns(connection, request, {}, actor)
+        values = await self.columns(connection, request, {}, actor, key_id=key_id)
         if await connection.scalar(select(FormerKey.key_id).where(FormerKey.former_id == key_id)):
             raise explained(Taken("pk_keys"), values)
         try:
@@ -158,9 +159,17 @@ class Keys:
         return await _id_of_alias(connection, request.key_alias)
 
     async def columns(
-        self, connection: AsyncConnection, request: KeyFields, before: Mapping[str, Any], actor: Actor
+        self,
+        connection: AsyncConnection,
+        request: KeyFields,
+        before: Mapping[str, Any],
+        actor: Actor,
+        *,
+        key_id: str = "",
     ) -> dict[str, Any]:
         """The columns that a request sets in a row that was `before`; raises a 400 for what does not go together.
+
+        `key_id` is the digest of the key's new text, if it gets one.
 
         A user that nobody created before is created, with no limits. A team has to be there: one that came about by a
         slip of the pen would free the key from the budget that was meant.
@@ -175,6 +184,7 @@ class Keys:
             started = merged.get("last_rotation_at") or merged.get("created_at") or now
             interval = merged.get("rotation_interval") if merged.get("auto_rotate") else None
             values["key_rotation_at"] = expiry(interval, started, param="rotation_interval")
+        await refuse_keys(connection, values, {key_id, *self._reserved})
         if values.get("team_id") is not None and not await TEAMS.get(connection, [values["team_id"]]):
             raise invalid("There is no team of this team_id: create it with /team/new first.", param="team_id")
         if values.get("user_id") is not None:

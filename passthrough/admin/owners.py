@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from passthrough.admin.patch import columns, exact
 from passthrough.admin.schemas.requests import given
+from passthrough.admin.secrecy import refuse_keys
 from passthrough.errors import Refusal, invalid
 from passthrough.storage.audit import Actor, record
 from passthrough.storage.owners import set_counter
@@ -31,6 +32,7 @@ def settable(request: Struct, rows: Rows, now: datetime) -> dict[str, Any]:
 async def create(
     connection: AsyncConnection, rows: Rows, identifier: str, values: Mapping[str, Any], actor: Actor
 ) -> Row:
+    await refuse_keys(connection, {**values, rows.identifier: identifier})
     try:
         return await rows.create(connection, {**values, rows.identifier: identifier}, actor)
     except Taken as taken:
@@ -46,6 +48,7 @@ async def change(
     *,
     action: str = "updated",
 ) -> Row:
+    await refuse_keys(connection, values)
     try:
         return await rows.change(connection, before, values, actor, action=action)
     except Taken as taken:

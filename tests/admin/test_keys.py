@@ -156,3 +156,39 @@ async def test_a_team_that_nobody_created_gives_no_key_so_that_a_typo_loses_no_b
 async def test_a_user_that_nobody_created_is_created_with_the_key(admin: Administrator) -> None:
     await admin.generate(user_id="somebody")
     assert (await admin.get("/user/info?user_id=somebody"))["user_info"]["max_budget"] is None
+
+
+async def test_the_text_of_a_key_names_nothing_so_that_it_is_kept_nowhere(admin: Administrator) -> None:
+    text = "sk-a-text-of-ones-own"
+    await admin.post("/key/generate", {"key": text, "key_alias": text}, status=400)
+    made = await admin.generate(key=text)
+    await admin.post("/key/regenerate", {"key": text, "new_key": "sk-the-next-of-them", "grace_period": "1h"})
+    other = (await admin.generate())["key"]
+    for holding in (text, "sk-the-next-of-them", other):
+        for path, body, param in (
+            ("/key/generate", {"key_alias": holding}, "key_alias"),
+            ("/key/generate", {"user_id": holding}, "user_id"),
+            ("/key/generate", {"tags": ["a", holding]}, "tags"),
+            ("/key/generate", {"metadata": {"of": [{"old": holding}]}}, "metadata"),
+            ("/key/update", {"key": other, "key_alias": holding}, "key_alias"),
+            ("/key/regenerate", {"key": other, "new_key": "sk-yet-another-text", "key_alias": holding}, "key_alias"),
+            ("/user/new", {"user_id": holding}, "user_id"),
+            ("/team/new", {"team_id": holding}, "team_id"),
+            ("/team/new", {"team_alias": holding}, "team_alias"),
+            ("/customer/new", {"user_id": holding}, "user_id"),
+        ):
+            error = (await admin.post(path, body, status=400))["error"]
+            assert error["param"] == param
+            assert holding not in error["message"]
+    changes = await admin.get("/audit?page_size=100")
+    assert made["token"] in str(changes)
+    assert "ones-own" not in str(changes)
+    await admin.generate(key_alias="sk-no-text-of-any-key")
+
+
+async def test_a_key_that_is_not_there_is_named_as_the_route_takes_it(admin: Administrator) -> None:
+    await admin.generate(key_alias="par")
+    error = (await admin.get("/key/info?key=par", status=404))["error"]
+    assert error["message"] == "There is no such key: name an existing one by itself or its SHA-256."
+    error = (await admin.post("/key/delete", {"key_aliases": ["far"]}, status=404))["error"]
+    assert error["message"] == "There is no key of this alias: name an existing one."
