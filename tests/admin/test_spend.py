@@ -17,6 +17,7 @@ from pytest_aiohttp import AiohttpClient
 from sqlalchemy import insert
 
 from passthrough.admin.app import add_admin_routes
+from passthrough.admin.schemas.fields import FORMS
 from passthrough.admin.spend import spend_endpoints
 from passthrough.policy.keys import digest
 from passthrough.policy.ledger import CallIds, Entry
@@ -404,3 +405,30 @@ async def test_an_empty_ledger_has_empty_reports(get: Get) -> None:
     for target in ("/spend/logs", "/spend/tags", "/global/spend/keys", "/global/spend/report"):
         assert await get(target) == []
     assert (await get("/user/daily/activity"))["results"] == []
+
+
+KEY_IN_A_PATH = "^[!-.0-~]+$"
+
+
+async def test_what_does_not_fit_is_told_which_form_is_asked_for(get: Get) -> None:
+    dates = "start_date=2026-03-01&end_date=2026-03-02"
+    day = "a date of UTC such as 2026-01-31 or 2026-01-31 12:00:00, from 1970 to 2099"
+    for target, field, form in (
+        ("/global/activity?start_date=tomorrow", "start_date", day),
+        ("/global/activity?end_date=1.3.2026", "end_date", day),
+        (f"/spend/logs/v2?{dates}&min_spend=much", "min_spend", "an amount in USD such as 0.25"),
+        (f"/spend/logs/v2?{dates}&status=bad", "status", "an HTTP status such as 200, success or failure"),
+    ):
+        error = (await get(target, status=400))["error"]
+        assert error["message"] == f"The field '{field}' does not fit: expected {form}."
+    for pattern in _patterns(await get("/openapi.json")):
+        assert pattern in FORMS or "\\x00" in pattern or pattern == KEY_IN_A_PATH
+
+
+def _patterns(value: Any) -> set[str]:
+    if isinstance(value, list):
+        return {pattern for item in value for pattern in _patterns(item)}
+    if not isinstance(value, dict):
+        return set()
+    own = {value["pattern"]} if isinstance(value.get("pattern"), str) else set()
+    return own | {pattern for item in value.values() for pattern in _patterns(item)}

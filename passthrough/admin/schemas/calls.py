@@ -7,10 +7,10 @@ from uuid import UUID
 
 from msgspec import Meta, Struct
 
-from passthrough.admin.schemas.fields import KeyText
+from passthrough.admin.schemas.fields import MONEY_PATTERN, STATUS_PATTERN, KeyText
 from passthrough.admin.schemas.spans import Limit, ModelText, Moment, SpanQuery, Text
 
-Money = Annotated[str, Meta(pattern=r"^[0-9]{1,12}(\.[0-9]{1,18})?$(?!\n)")]
+Money = Annotated[str, Meta(pattern=MONEY_PATTERN)]
 """USD, read as an exact decimal."""
 
 
@@ -31,7 +31,7 @@ class CallsQuery(Struct, kw_only=True, forbid_unknown_fields=True):
     team_id: Text | None = None
     end_user: Text | None = None
     model: ModelText | None = None
-    status: Annotated[str, Meta(pattern=r"^([1-5][0-9][0-9]|success|failure)$(?!\n)")] | None = None
+    status: Annotated[str, Meta(pattern=STATUS_PATTERN)] | None = None
     status_filter: Literal["success", "failure"] | None = None
     call_id: UUID | None = None
     request_id: UUID | None = None

@@ -22,6 +22,11 @@ _WINDOW_PATTERN: Final = rf"^({durations.PATTERN})$(?!\n)"
 _MOMENT_PATTERN: Final = r"^([0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]{5,15}(Z|[+-][0-9]{2}:[0-9]{2})?)?)?$(?!\n)"
 EMAIL_PATTERN: Final = r"^([^@\s\x00-\x1f\x7f;]+@[^@\s\x00-\x1f\x7f;]+)?$(?!\n)"
 ROUTE_PATTERN: Final = r"^[!-~]+$(?!\n)"
+_DAY: Final = r"(19[7-9][0-9]|20[0-9]{2})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+_TIME: Final = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
+SPAN_PATTERN: Final = rf"^{_DAY}([T ]{_TIME})?$(?!\n)"
+MONEY_PATTERN: Final = r"^[0-9]{1,12}(\.[0-9]{1,18})?$(?!\n)"
+STATUS_PATTERN: Final = r"^([1-5][0-9][0-9]|success|failure)$(?!\n)"
 
 FORMS: Final = {
     _NAME_PATTERN: "a text without control characters, quotes, semicolons, backslashes and brackets",
@@ -31,6 +36,9 @@ FORMS: Final = {
     _WINDOW_PATTERN: "a duration such as 30d (units s, m, h, d, w, mo)",
     _MOMENT_PATTERN: "a date or time such as 2026-01-31T12:00:00Z",
     EMAIL_PATTERN: "an e-mail address",
+    SPAN_PATTERN: "a date of UTC such as 2026-01-31 or 2026-01-31 12:00:00, from 1970 to 2099",
+    MONEY_PATTERN: "an amount in USD such as 0.25",
+    STATUS_PATTERN: "an HTTP status such as 200, success or failure",
     ROUTE_PATTERN: "an operation, a service or a path, without blanks",
 }
 """What a pattern asks for, in words for a refusal."""

@@ -4,13 +4,11 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from passthrough.admin.schemas.fields import LONGEST_MODEL, LONGEST_NAME
+from passthrough.admin.schemas.fields import LONGEST_MODEL, LONGEST_NAME, SPAN_PATTERN
 
 Text = Annotated[str, Meta(max_length=LONGEST_NAME)]
 ModelText = Annotated[str, Meta(max_length=LONGEST_MODEL)]
-_DAY = r"(19[7-9][0-9]|20[0-9]{2})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
-_TIME = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
-Moment = Annotated[str, Meta(max_length=19, pattern=rf"^{_DAY}([T ]{_TIME})?$(?!\n)")]
+Moment = Annotated[str, Meta(max_length=19, pattern=SPAN_PATTERN)]
 """A day, or a second, of UTC."""
 Limit = Annotated[int, Meta(ge=1, le=1000)]
 
