@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from passthrough import __version__
-from passthrough.sandbox import Sandbox
+from passthrough.sandbox import DEFAULT_BEARER_TOKEN, DEFAULT_CREDENTIALS, Sandbox
+from tests.fakes.upstream import Upstream, answer, answering
 
 
 def run(*arguments: str, data_dir: Path, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -153,14 +154,73 @@ async def test_the_doctor_finds_nothing_where_all_is_well(database_url: str, tmp
             "DATABASE_URL": database_url,
             "PASSTHROUGH_MASTER_KEY": "sk-a-long-random-text",
             "AWS_REGION": "eu-west-1",
-            "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
-            "AWS_SECRET_ACCESS_KEY": "hidden-word",
+            "AWS_ACCESS_KEY_ID": DEFAULT_CREDENTIALS.access_key,
+            "AWS_SECRET_ACCESS_KEY": DEFAULT_CREDENTIALS.secret_key,
             "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": sandbox.url,
         }
         ended = await asyncio.to_thread(run, "doctor", data_dir=tmp_path, environ=environ)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "FAIL" not in ended.stdout
+    assert "ok    AWS: it takes the credentials\n" in ended.stdout
+    assert DEFAULT_CREDENTIALS.secret_key not in ended.stdout + ended.stderr
+
+
+KNOWN = {
+    "AWS_ACCESS_KEY_ID": DEFAULT_CREDENTIALS.access_key,
+    "AWS_SECRET_ACCESS_KEY": DEFAULT_CREDENTIALS.secret_key,
+}
+AWS_SAYS = {
+    "a wrong secret": (
+        {**KNOWN, "AWS_SECRET_ACCESS_KEY": "hidden-word"},
+        "FAIL  AWS: it does not take the credentials: InvalidSignatureException (The request signature we calculated",
+    ),
+    "an access key of nobody": (
+        {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "hidden-word"},
+        "FAIL  AWS: it does not take the credentials: UnrecognizedClientException (The security token included",
+    ),
+    "an API key": ({"AWS_BEARER_TOKEN_BEDROCK": DEFAULT_BEARER_TOKEN}, "ok    AWS: it takes AWS_BEARER_TOKEN_BEDROCK"),
+    "an API key of nobody": (
+        {**KNOWN, "AWS_BEARER_TOKEN_BEDROCK": "ABSKhidden-word"},
+        "FAIL  AWS: it does not take AWS_BEARER_TOKEN_BEDROCK: AccessDeniedException (Authentication failed",
+    ),
+    "nothing": ({}, "FAIL  AWS: it was not asked, there is nothing to sign with"),
+}
+
+
+@pytest.mark.parametrize("given", AWS_SAYS)
+async def test_the_doctor_asks_aws_whether_it_takes_the_credentials(tmp_path: Path, given: str) -> None:
+    credentials, expected = AWS_SAYS[given]
+    async with Sandbox() as sandbox:
+        environ = {"AWS_ENDPOINT_URL_BEDROCK_RUNTIME": sandbox.url, **credentials}
+        ended = await doctor(tmp_path, environ)
+    [line] = [line for line in ended.stdout.splitlines() if " AWS: " in line]
+    assert line.startswith(expected)
     assert "hidden-word" not in ended.stdout + ended.stderr
+
+
+DENIED = b'{"message": "User: arn:aws:iam::1:user/u is not authorized to perform: bedrock:ListAsyncInvokes"}'
+OTHER_ANSWERS = [
+    ("403 Forbidden", "AccessDeniedException:http://internal", DENIED, "ok    AWS: it takes the credentials"),
+    ("403 Forbidden", "ExpiredTokenException", b'{"message": "It ended."}', "FAIL  AWS: it does not take the cre"),
+    ("403 Forbidden", "", b"<html></html>", "FAIL  AWS: it does not take the credentials: 403 (without a word)."),
+    ("503 Busy", "ServiceUnavailableException", b"{}", "ok    AWS: it answered 503 ServiceUnavailableException, "),
+]
+
+
+@pytest.mark.parametrize(("status", "code", "body", "expected"), OTHER_ANSWERS)
+async def test_the_doctor_tells_a_refusal_of_the_credentials_from_other_answers(
+    tmp_path: Path, status: str, code: str, body: bytes, expected: str
+) -> None:
+    script = answering(answer(body, f"x-amzn-ErrorType: {code}", status=status))
+    async with Upstream(script) as upstream:
+        ended = await doctor(tmp_path, {"AWS_ENDPOINT_URL_BEDROCK_RUNTIME": upstream.url, **KNOWN})
+    assert expected in ended.stdout
+    assert (upstream.requests[-1].method, upstream.requests[-1].target) == ("GET", "/async-invoke?maxResults=1")
+
+
+async def doctor(tmp_path: Path, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    database = {"DATABASE_URL": "postgresql://127.0.0.1:1/none"}
+    return await asyncio.to_thread(run, "doctor", data_dir=tmp_path, environ={**database, **environ})
 
 
 def test_the_doctor_names_what_is_missing(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from passthrough.bedrock.models import ModelKind, base_model, model_ref
 from passthrough.errors import Refusal, UpstreamFailure
 from passthrough.policy.buckets import TokenBucket
 from passthrough.proxy.headers import Forwarded
-from passthrough.proxy.outgoing import EMPTY_SHA256, Compose, Outgoing, Payload
+from passthrough.proxy.outgoing import EMPTY_SHA256, Compose, Payload
 from passthrough.proxy.route import route
-from passthrough.wire.connection import Head
+from passthrough.wire.fetch import fetch
 from passthrough.wire.pool import Pool
 
 _T = TypeVar("_T")
@@ -136,50 +136,13 @@ class Profiles:
         region = region_of_arn(model)
         assert region is not None  # noqa: S101  # else it was not due
         payload = Payload(b"", 0, EMPTY_SHA256, hash_is_the_clients=False)
-        status, body = await self._exchange(self._compose("GET", call, region, Forwarded(b"", []), payload))
-        if status == 404:  # noqa: PLR2004  # ResourceNotFoundException
+        asked = self._compose("GET", call, region, Forwarded(b"", []), payload)
+        head, body = await fetch(self._pool, asked.address, asked.head, most_bytes=MAX_ANSWER_BYTES)
+        if head.status == 404:  # noqa: PLR2004  # ResourceNotFoundException
             return None
-        if status != 200:  # noqa: PLR2004  # anything else has no profile in it
-            raise UpstreamFailure(f"GetInferenceProfile answered {status}")
+        if head.status != 200:  # noqa: PLR2004  # anything else has no profile in it
+            raise UpstreamFailure(f"GetInferenceProfile answered {head.status}")
         return _model_of([listed.modelArn for listed in msgspec.json.decode(body, type=_Profile).models])
-
-    async def _exchange(self, outgoing: Outgoing) -> tuple[int, bytes]:
-        connection = await self._pool.acquire(outgoing.address, fresh=True)
-        answer = _Answer()
-        connection.start(answer, outgoing.head)
-        try:
-            return await answer.whole
-        except BaseException:
-            connection.abandon(answer)
-            raise
-
-
-class _Answer:
-    """Takes in a small answer (a `wire.connection.Receiver`)."""
-
-    def __init__(self) -> None:
-        self.whole: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
-        self._status = 0
-        self._body = b""
-
-    def head_received(self, head: Head) -> None:
-        self._status = head.status
-
-    def body_received(self, data: bytes) -> None:
-        self._body += data
-        if len(self._body) > MAX_ANSWER_BYTES:
-            self.failed(UpstreamFailure("the answer is too long"))
-
-    def completed(self) -> None:
-        if not self.whole.done():
-            self.whole.set_result((self._status, self._body))
-
-    def failed(self, error: UpstreamFailure) -> None:
-        if not self.whole.done():
-            self.whole.set_exception(error)
-
-    def flush(self) -> None:
-        """Nothing goes on to anybody."""
 
 
 @asynccontextmanager
