@@ -1,9 +1,14 @@
 import asyncio
 import hashlib
 import hmac
+import json
+import re
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -12,6 +17,7 @@ from passthrough.policy.allowance_events import Event
 from passthrough.policy.allowances import Kind
 from passthrough.webhooks import webhook
 
+README = (Path(__file__).parents[1] / "README.md").read_text()
 EVENT = Event(
     number=7,
     at=datetime(2026, 2, 18, 13, 20, tzinfo=UTC),
@@ -61,9 +67,27 @@ async def test_an_event_arrives_signed_so_that_the_receiver_can_check_it(receive
     assert signed == f"t=1771420801,v1={digest}"
     assert body == (
         b'{"id": 7, "event": "threshold_crossed", "at": "2026-02-18T13:20:00.000Z", "subject": "team", "name": "red", '
-        b'"kind": "usd", "threshold": "75", "used": "7.5", "limit": "10", "window": "30d", "model": null, '
-        b'"resets_at": "2026-03-01T00:00:00.000Z"}'
+        b'"key_alias": null, "kind": "usd", "threshold": "75", "used": "7.5", "limit": "10", "window": "30d", '
+        b'"model": null, "resets_at": "2026-03-01T00:00:00.000Z"}'
     )
+
+
+async def test_the_readmes_check_takes_what_is_sent_and_nothing_else(receiver: Receiver) -> None:
+    section = README.split("\n### The webhook\n", 1)[1].split("\n## ", 1)[0]
+    known: dict[str, Any] = {"hashlib": hashlib, "hmac": hmac, "time": time}
+    exec(section.split("```python\n", 1)[1].split("```", 1)[0], known)  # noqa: S102  # our own README
+    verified = known["verified"]
+    async with webhook(receiver.url, "shared") as send:
+        assert await send(EVENT)
+    async with webhook(receiver.url, "shared", clock=lambda: time.time() - 301) as send:
+        assert await send(EVENT)
+    (signed, body), (stale, _) = receiver.got
+    assert verified("shared", signed, body)
+    assert not verified("other", signed, body)
+    assert not verified("shared", signed, body + b" ")
+    assert not verified("shared", stale, body)
+    told = {name for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for name in re.findall("`(.*?)`", row)}
+    assert told == json.loads(body).keys()
 
 
 @pytest.mark.parametrize("status", [302, 400, 404, 500, 503])

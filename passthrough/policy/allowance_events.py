@@ -19,7 +19,10 @@ SIGNATURE_HEADER: Final = "X-Passthrough-Signature"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """A crossing. `threshold` is a percentage, or `soft`; `used` and `most` are in the units of the kind."""
+    """A crossing. `threshold` is a percentage, or `soft`; `used` and `most` are in the units of the kind.
+
+    `name` is whose limit it is; of a key its SHA-256, with `key_alias` as it is when this is told.
+    """
 
     number: int
     at: datetime
@@ -32,6 +35,7 @@ class Event:
     used: Decimal
     most: Decimal
     ends_at: datetime | None
+    key_alias: str | None = None
 
     def fields(self) -> dict[str, str | int | None]:
         """Give it as a flat record: for the log, and as JSON for the webhook. Amounts of money are exact texts."""
@@ -42,6 +46,7 @@ class Event:
             "at": _moment(self.at),
             "subject": self.subject,
             "name": self.name,
+            "key_alias": self.key_alias,
             "kind": "usd" if self.kind == Kind.MONEY else self.kind.name.lower(),
             "threshold": self.threshold,
             "used": f"{self.used.scaleb(scale).normalize():f}",

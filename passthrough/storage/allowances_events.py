@@ -22,7 +22,10 @@ Send = Callable[[Event], Awaitable[bool]]
 _LOOK_SECONDS: Final = 15.0  # for retries; new ones are heard of
 _MOST_REMEMBERED: Final = 10_000  # windows; asking again is harmless
 _MOST_TRIES: Final = 16  # with the pauses below, about a day and a half
-_COLUMNS: Final = "id, at, subject, name, kind, period, model, threshold, used, most, ends_at, tries"
+_COLUMNS: Final = (
+    "id, at, subject, name, kind, period, model, threshold, used, most, ends_at, tries, "
+    "(SELECT k.key_alias FROM keys k WHERE subject = 'key' AND k.key_id = name) AS key_alias"
+)
 _TELL: Final = f"""
 UPDATE allowance_events SET told_at = now(), done_at = CASE WHEN $1 THEN NULL ELSE now() END WHERE id IN (
     SELECT id FROM allowance_events WHERE done_at IS NULL AND told_at IS NULL ORDER BY id LIMIT 50
@@ -146,4 +149,5 @@ def _event(row: Any) -> Event:
         used=row["used"],
         most=row["most"],
         ends_at=row["ends_at"],
+        key_alias=row["key_alias"],
     )

@@ -220,6 +220,7 @@ async def test_each_threshold_is_told_once_and_until_the_webhook_has_it(
         got.append(event)
         return not refusing
 
+    await sql.execute("INSERT INTO keys (key_id, key_name, key_alias) VALUES ($1, 'sk-...', 'par')", KEY)
     # each call costs 1.75 microdollars
     key = key_with(max_budget=Decimal("0.0007"), soft_budget=Decimal("0.0001"), budget_duration="1d")
     async with workers(database, tmp_path, 3, recording=True, send=send) as three:
@@ -256,4 +257,5 @@ async def test_each_threshold_is_told_once_and_until_the_webhook_has_it(
     assert {event.number for event in got} == {1, 2, 3, 4}
     assert max(event["tries"] for event in events) > 1
     assert got[0].fields()["limit"] == "0.0007"
+    assert {(event.name, event.fields()["key_alias"]) for event in got} == {(KEY, "par")}
     assert got[0].fields()["kind"] == "usd"
