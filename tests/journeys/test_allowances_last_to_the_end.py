@@ -77,6 +77,24 @@ async def test_a_client_that_hangs_up_frees_its_place_at_once_where_answers_are_
     assert await status(proxy, key) == 200
 
 
+async def test_while_a_call_is_open_a_rate_of_requests_names_its_windows_end_alone(
+    proxy: Running, upstream: Upstream
+) -> None:
+    upstream.script = paused = Paused()
+    key = await proxy.key(rpm_limit=1)
+    async with connect(proxy.url) as client:
+        await client.send(call(STREAM, key=key))
+        first, fields = await client.head()
+        async with connect(proxy.url) as other:
+            refused = await ask(other, call(CONVERSE, key=key))
+        wait = refused.value("Retry-After")
+        assert 30 < int(wait or 0) <= 61  # of the minute that began with the first call
+        assert refused.value("RateLimit") == f'"key-rpm";r=0;t={wait}'
+        assert f"try again in {wait} seconds." in refused.body.decode()
+        paused.go_on.set()
+        await client.body(first, fields)
+
+
 async def test_a_stream_counts_until_its_last_byte(proxy: Running, upstream: Upstream) -> None:
     upstream.script = paused = Paused()
     key = await proxy.key(max_parallel_requests=1, tpm_limit=1_000_000)

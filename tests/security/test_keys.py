@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession
+from yarl import URL
 
 from passthrough.admin.key_rotation import Rotation
 from passthrough.admin.keys import Keys
@@ -148,3 +149,27 @@ async def test_every_route_asks_for_the_master_key_but_those_that_are_listed_her
                     continue
                 async with session.request(method, proxy.url + path, headers={"Authorization": credential}) as response:
                     assert response.status == status, (method, path)
+
+
+async def test_a_key_with_a_list_reaches_nothing_that_other_keys_calls_have_left(
+    database_url: str, tmp_path: Path
+) -> None:
+    left = (
+        ("POST", "/sessions/"),
+        ("GET", "/sessions/3f2a/"),
+        ("DELETE", "/sessions/3f2a/"),
+        ("POST", "/tags/arn%3Aaws%3Abedrock%3Aus-east-1%3A123456789012%3Asession%2F3f2a"),
+        ("GET", "/async-invoke"),
+        ("GET", "/openai/v1/responses/resp_1"),
+        ("DELETE", "/v1/responses/resp_1"),
+    )
+    async with running(database_url, tmp_path) as proxy, ClientSession() as session:
+        narrow, free = await proxy.key(models=["anthropic.claude-3-haiku*"]), await proxy.key()
+        for method, path in left:
+            target = URL(proxy.bedrock + path, encoded=True)
+            async with session.request(method, target, headers={"x-api-key": narrow}) as response:
+                assert (response.status, (await response.json())["__type"]) == (403, "AccessDeniedException"), path
+        assert not proxy.received
+        async with session.get(f"{proxy.bedrock}/async-invoke", headers={"x-api-key": free}) as response:
+            assert response.status == 200
+        assert await status_of(proxy, narrow, session) == 200
