@@ -75,7 +75,7 @@ class KeyRoutes:
             Endpoint(
                 method="POST",
                 path="/key/service-account/generate",
-                handle=self.generate,
+                handle=self.generate_for_team,
                 body=schemas.ServiceAccountKey,
                 answer=schemas.GeneratedKey,
                 summary="Make a key of a team that is no user's.",
@@ -114,6 +114,9 @@ class KeyRoutes:
 
     async def generate(self, asked: Asked) -> schemas.GeneratedKey:
         return self._made(await self._keys.generate(asked.body, asked.actor))
+
+    async def generate_for_team(self, asked: Asked) -> schemas.GeneratedKey:
+        return self._made(await self._keys.generate_for_team(asked.body, asked.actor))
 
     async def info(self, asked: Asked) -> schemas.KeyInfo:
         wanted = asked.query.key

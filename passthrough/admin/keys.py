@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from passthrough.admin import owners
 from passthrough.admin.patch import columns, exact, expiry
 from passthrough.admin.restrictions import check_restrictions
-from passthrough.admin.schemas.keys import GenerateKey, KeyFields, UpdateKey
+from passthrough.admin.schemas.keys import GenerateKey, KeyFields, ServiceAccountKey, UpdateKey
 from passthrough.admin.schemas.requests import given
 from passthrough.admin.secrecy import refuse_keys
 from passthrough.errors import Refusal, invalid
@@ -51,6 +51,13 @@ class Keys:
     async def generate(self, request: GenerateKey, actor: Actor) -> Made:
         """Make a key; raises a 400 for what cannot be, such as an alias that is taken."""
         async with self._database.begin() as connection:
+            return await self.generate_in(connection, request, actor)
+
+    async def generate_for_team(self, request: ServiceAccountKey, actor: Actor) -> Made:
+        """As `generate`, for a team alone; a 400 when there is no such team."""
+        async with self._database.begin() as connection:
+            if not await TEAMS.get(connection, [request.team_id]):
+                raise invalid("There is no team of this team_id: create it with /team/new first.", param="team_id")
             return await self.generate_in(connection, request, actor)
 
     async def generate_in(self, connection: AsyncConnection, request: GenerateKey, actor: Actor) -> Made:
@@ -169,10 +176,8 @@ class Keys:
     ) -> dict[str, Any]:
         """The columns that a request sets in a row that was `before`; raises a 400 for what does not go together.
 
-        `key_id` is the digest of the key's new text, if it gets one.
-
-        A user that nobody created before is created, with no limits. A team has to be there: one that came about by a
-        slip of the pen would free the key from the budget that was meant.
+        `key_id` is the digest of the key's new text, if it gets one. An owner that nobody created before is created, with
+        no limits.
         """
         now = self.now()
         values = columns({name: value for name, value in given(request).items() if name not in _NO_COLUMNS}, now)
@@ -185,10 +190,9 @@ class Keys:
             interval = merged.get("rotation_interval") if merged.get("auto_rotate") else None
             values["key_rotation_at"] = expiry(interval, started, param="rotation_interval")
         await refuse_keys(connection, values, {key_id, *self._reserved})
-        if values.get("team_id") is not None and not await TEAMS.get(connection, [values["team_id"]]):
-            raise invalid("There is no team of this team_id: create it with /team/new first.", param="team_id")
-        if values.get("user_id") is not None:
-            await USERS.ensure(connection, values["user_id"], actor)
+        for rows, name in ((USERS, "user_id"), (TEAMS, "team_id")):
+            if values.get(name) is not None:
+                await rows.ensure(connection, values[name], actor)
         return values
 
 
