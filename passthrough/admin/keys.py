@@ -176,8 +176,8 @@ class Keys:
     ) -> dict[str, Any]:
         """The columns that a request sets in a row that was `before`; raises a 400 for what does not go together.
 
-        `key_id` is the digest of the key's new text, if it gets one. An owner that nobody created before is created, with
-        no limits.
+        `key_id` is the digest of the key's new text, if it gets one. An owner that nobody created before is created,
+        without limits.
         """
         now = self.now()
         values = columns({name: value for name, value in given(request).items() if name not in _NO_COLUMNS}, now)
