@@ -6,8 +6,9 @@ import tracemalloc
 from tests.fakes.calls import BODY, CONVERSE, STREAM, Proxies, ask, call, call_head, ended_rows
 from tests.fakes.peer import connect, until
 from tests.fakes.running import Running
-from tests.fakes.upstream import LAST_CHUNK, Incoming, Upstream, answer, answering, chunk, stream_head
+from tests.fakes.upstream import LAST_CHUNK, Incoming, Upstream, answer, answering, chunk, head, stream_head
 
+CHUNKED_FIELD = "Transfer-Encoding: chunked"
 MEGABYTE = bytes(1024 * 1024)
 # Linux lets a receiver's buffer grow to 6 MiB, or 32 where it is tuned, and a sender's to 4 (tcp_rmem, tcp_wmem)
 KERNEL_BYTES = 48 * len(MEGABYTE)
@@ -23,7 +24,7 @@ async def test_a_reader_that_stops_stops_the_upstream_and_has_everything_when_it
 
     async def script(peer: Incoming) -> None:
         await peer.request()
-        await peer.send(stream_head())
+        await peer.send(head(CHUNKED_FIELD))
         taken.append(await peer.send_until_blocked(piece, total * len(piece)))
         blocked.set()
         for _ in range(total - taken[0] // len(piece)):
