@@ -44,8 +44,8 @@ class Certificate:
         self._seen = stamp
         try:
             # by another context first: this one would keep the half of a pair that does not fit
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*self._files)
-            self.context.load_cert_chain(*self._files)
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*self._files, _no_password)
+            self.context.load_cert_chain(*self._files, _no_password)
         except OSError as error:
             _log.error("the renewed TLS certificate cannot be used, the former one stays", extra={"cause": str(error)})
         else:
@@ -57,3 +57,8 @@ class Certificate:
         except OSError:  # said by whoever reads them
             return ()
         return tuple((each.st_ino, each.st_mtime_ns, each.st_size) for each in found)
+
+
+def _no_password() -> str:
+    """OpenSSL would ask the terminal for one, and everybody would wait."""
+    raise OSError("the private key has a passphrase")

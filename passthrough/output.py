@@ -59,7 +59,7 @@ class Output:
                 self._threaded = False
                 self._changed.notify()
             writer.join(self._patience_seconds)
-            self._gone = writer.is_alive()
+            self._gone = self._gone or writer.is_alive()
 
     def _write(self) -> None:
         try:
@@ -90,9 +90,10 @@ class Output:
     def _written_now(self, data: bytes) -> bool:
         try:
             for piece in _pieces(data):
-                if not select.select((), (self._fd,), (), self._patience_seconds)[1]:
-                    return False
-                self._write_piece(piece)
+                for start in range(0, len(piece), select.PIPE_BUF):  # a pipe with room has it for so much
+                    if not select.select((), (self._fd,), (), self._patience_seconds)[1]:
+                        return False
+                    self._write_piece(piece[start : start + select.PIPE_BUF])
         except OSError:
             return False
         return True

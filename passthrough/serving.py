@@ -135,7 +135,7 @@ async def accept(
         runner.server,
         refused=served.refused,
         server_ends=lambda: sock.fileno() < 0,
-        room=Room((resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_FILES) // 2),
+        room=Room(max(1, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_FILES) // 2)),
         loop=loop,
         access_log=None,
         auto_decompress=False,  # bodies are forwarded as they came

@@ -63,6 +63,15 @@ def test_without_a_thread_a_reader_who_stalls_is_given_a_moment() -> None:
     assert output.lost == 1
 
 
+def test_without_a_thread_a_long_line_waits_no_longer() -> None:
+    reading, writing = os.pipe()
+    fill(writing)
+    os.read(reading, 4096)  # room for a part of it
+    output = Output(writing, patience_seconds=0.05)
+    output.put(b"x" * 20_000 + b"\n")
+    assert output.lost == 1
+
+
 @pytest.mark.parametrize("threaded", [True, False])
 def test_an_output_that_has_gone_is_no_error(threaded: bool) -> None:  # noqa: FBT001  # a parameter of a test
     reading, writing = os.pipe()

@@ -240,7 +240,7 @@ class ShapedTally:
                     self._see(document)
         elif b"delta" in lines:
             self._text_bytes += sum(map(len, self._TEXT.findall(lines)))
-        elif b'"error"' in lines:
+        if b'"error"' in lines:  # beside the others: these are all the events of one read
             for data in data_of(lines):
                 self.fault = self.fault or _fault_in(data)
 

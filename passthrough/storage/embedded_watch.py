@@ -67,7 +67,7 @@ def _watch(life: int, lives: Callable[[], bool], start: Callable[[], object]) ->
             continue
         since, pause = time.monotonic(), _FIRST_PAUSE_SECONDS
         _log.error("the embedded PostgreSQL died and is started again")
-        while not lives():
+        while not lives() and not _over(life, 0):
             try:
                 start()
             except (OSError, UserError) as error:
@@ -77,7 +77,8 @@ def _watch(life: int, lives: Callable[[], bool], start: Callable[[], object]) ->
                 if _over(life, pause):
                     return
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
-        _log.info("the embedded PostgreSQL runs again", extra={"seconds": round(time.monotonic() - since, 1)})
+        if lives():
+            _log.info("the embedded PostgreSQL runs again", extra={"seconds": round(time.monotonic() - since, 1)})
 
 
 def _over(life: int, seconds: float) -> bool:

@@ -149,9 +149,12 @@ class Journal:
                 os.close(file)
 
     def inspect(self) -> None:
-        """Measure the siblings, and find out whether the disk takes writes (again). Blocks: run in a thread."""
-        own = self._owned.path
+        """Find out whether the disk takes writes (again), and measure the siblings. Blocks: run in a thread."""
+        self._probe()
         self._measure()
+
+    def _probe(self) -> None:
+        own = self._owned.path
         try:
             probe = own / "probe"
             probe.write_bytes(b"writable")

@@ -86,11 +86,11 @@ def _lock(directory: Path, *, create: bool) -> int | None:
 def _is_free(directory: Path) -> bool:
     try:
         lock = os.open(directory / _LOCK, os.O_RDONLY)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:  # its owner has just removed it, or it is not for us to look at
         return False
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:
         return False
     else:
         return True

@@ -146,6 +146,17 @@ def test_an_error_inside_server_sent_events_is_named(name: str, event: bytes, fa
     assert (watching.fault, watching.cut) == (fault, False)
 
 
+@pytest.mark.parametrize(
+    "before", [b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n', b'data: {"usage":{"total_tokens":1}}\n\n']
+)
+def test_an_error_is_named_though_it_comes_in_one_read_with_other_events(before: bytes) -> None:
+    error = b'data: {"error":{"message":"x","type":"server_error"}}\n\n'
+    for pieces in ((before, error), (before + error,), (error + before,)):
+        watching = watched("OpenAIChatCompletions", SSE, *pieces)
+        watching.usage()
+        assert watching.fault == "server_error"
+
+
 def test_an_agent_that_fails_half_way_has_what_it_used_till_then() -> None:
     output = {"traceId": "t", "metadata": {"usage": {"inputTokens": 5, "outputTokens": 6}}}
     ran = frame("trace", {"trace": {"orchestrationTrace": {"modelInvocationOutput": output}}})

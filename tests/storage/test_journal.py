@@ -112,6 +112,19 @@ def test_what_siblings_keep_counts_too(tmp_path: Path) -> None:
     mine.close()
 
 
+def test_a_sibling_that_cannot_be_looked_at_keeps_nobody_from_finding_the_disk_well(tmp_path: Path) -> None:
+    mine = journal(tmp_path)
+    sibling = tmp_path / "sibling"
+    sibling.mkdir()
+    (sibling / ledger_owner._LOCK).symlink_to(ledger_owner._LOCK)  # not even root can open it
+    with files_limited_to(1), pytest.raises(Unavailable):
+        mine.append(b"x" * 100)
+    assert not mine.writable()
+    mine.inspect()
+    assert mine.writable()
+    mine.close()
+
+
 def test_a_disk_that_fills_up_refuses_the_call_and_loses_no_other(tmp_path: Path) -> None:
     mine = journal(tmp_path)
     mine.append(b"before")
